@@ -62,4 +62,6 @@ if(EKTM_TORCH)
   add_library(ektm_torch INTERFACE)
   target_include_directories(ektm_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
   target_link_libraries(ektm_torch INTERFACE ${TORCH_LIBRARIES})
+  # at::parallel_for is a template over OpenMP: without the flag it would run on one thread.
+  target_compile_options(ektm_torch INTERFACE -fopenmp)
 endif()

@@ -48,10 +48,10 @@ struct FieldHelp {
 };
 
 // The keys of a config with the values it has now.
-std::vector<FieldHelp> describe(const FieldsFunction& fields);
+std::vector<FieldHelp> describe_fields(const FieldsFunction& fields);
 template <class Config>
 std::vector<FieldHelp> describe(Config config) {
-  return describe([&](FieldVisitor& v) { config.fields(v); });
+  return describe_fields([&](FieldVisitor& v) { config.fields(v); });
 }
 
 }  // namespace ektm

@@ -233,7 +233,7 @@ class Describer : public FieldVisitor {
 
 }  // namespace
 
-std::vector<FieldHelp> describe(const FieldsFunction& fields) {
+std::vector<FieldHelp> describe_fields(const FieldsFunction& fields) {
   Describer describer;
   fields(describer);
   return std::move(describer.rows);

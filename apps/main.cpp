@@ -1,0 +1,50 @@
+// `ektm`: the program. Every subcommand lives in a file of its own; errors end here.
+#include <malloc.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "base/error.h"
+#include "commands.h"
+#include "ektm_version.h"
+
+int main(int argc, char** argv) {
+  // Activations come and go every step: keep their memory instead of giving it back to the kernel each time.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, -1);
+  CLI::App app{"ektm: multi-task ranking from logs to calibrated conversion probabilities"};
+  app.set_version_flag("--version", "ektm " EKTM_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "First steps:\n"
+      "  ektm simulate logs --output data/raw\n"
+      "  ektm prepare --schema data/raw/schema.yaml --train data/raw/train.parquet --valid data/raw/valid.parquet \\\n"
+      "               --test data/raw/test.parquet --output data/encoded\n"
+      "  ektm train configs/simulated/ektm.yaml --set data=data/encoded --output runs/first\n"
+      "  ektm evaluate runs/first --data data/encoded --split test\n"
+      "Each subcommand has --help with an example.");
+  ektm::add_simulate_command(app);
+  ektm::add_prepare_command(app);
+  ektm::add_train_command(app);
+  ektm::add_evaluate_command(app);
+  ektm::add_predict_command(app);
+  ektm::add_inspect_command(app);
+  ektm::add_report_command(app);
+  ektm::add_models_command(app);
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 1;
+  } catch (const ektm::Error& error) {
+    std::fprintf(stderr, "ektm: %s\n", error.what());
+    return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "ektm: out of memory. Use smaller batches, tables (min_count, hash_buckets) or embeddings.\n");
+    return 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "ektm: internal error: %s\nThis is a defect of ektm; please report it with the command line.\n", error.what());
+    return 2;
+  }
+}

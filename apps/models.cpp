@@ -1,0 +1,83 @@
+// ektm models [NAME]
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include "base/error.h"
+#include "commands.h"
+#include "models/run_config.h"
+#include "models/zoo.h"
+
+namespace ektm {
+namespace {
+
+void print_fields(const std::vector<FieldHelp>& fields, bool markdown) {
+  if (markdown) {
+    std::printf("| key | type | default | range | meaning |\n| --- | --- | --- | --- | --- |\n");
+    for (const auto& f : fields) {
+      std::string help = f.help;
+      for (size_t at = 0; (at = help.find('|', at)) != std::string::npos; at += 2) help.replace(at, 1, "\\|");
+      std::printf("| `%s` | %s | `%s` | %s | %s |\n", f.key.c_str(), f.type.c_str(), f.default_value.c_str(), f.range.c_str(), help.c_str());
+    }
+    return;
+  }
+  size_t key = 3, type = 4, value = 7, range = 5;
+  for (const auto& f : fields) {
+    key = std::max(key, f.key.size());
+    type = std::max(type, f.type.size());
+    value = std::max(value, f.default_value.size());
+    range = std::max(range, std::min<size_t>(f.range.size(), 34));
+  }
+  auto row = [&](const std::string& a, const std::string& b, const std::string& c, const std::string& d, const std::string& e) {
+    std::printf("  %-*s  %-*s  %-*s  %-*s  %s\n", static_cast<int>(key), a.c_str(), static_cast<int>(type), b.c_str(), static_cast<int>(value),
+                c.c_str(), static_cast<int>(range), d.c_str(), e.c_str());
+  };
+  row("key", "type", "default", "range", "meaning");
+  for (const auto& f : fields) row(f.key, f.type, f.default_value, f.range, f.help);
+}
+
+void print_entry(const ModelEntry& entry, bool markdown) {
+  if (markdown) {
+    std::printf("## %s\n\n%s (%s)\n\nKeys below `model:`\n\n", entry.name.c_str(), entry.summary.c_str(), entry.source.c_str());
+  } else {
+    std::printf("%s: %s\n(%s)\n\nmodel:\n", entry.name.c_str(), entry.summary.c_str(), entry.source.c_str());
+  }
+  print_fields(entry.describe(), markdown);
+  std::printf("\n");
+}
+
+void print_common(bool markdown) {
+  std::printf(markdown ? "## Every run\n\nKeys beside `model:`\n\n" : "every run:\n");
+  print_fields(describe(RunConfig{}), markdown);
+}
+
+void run(const std::string& name, bool markdown) {
+  if (!name.empty()) {
+    print_entry(find_model(name, "ektm models"), markdown);
+    print_common(markdown);
+    return;
+  }
+  if (markdown) {
+    std::printf("# Configuration reference\n\nMade by `ektm models --markdown`; do not edit.\n\n");
+    print_common(true);
+    std::printf("\n");
+    for (const auto& entry : zoo()) print_entry(entry, true);
+    return;
+  }
+  for (const auto& entry : zoo()) std::printf("%-16s %s (%s)\n", entry.name.c_str(), entry.summary.c_str(), entry.source.c_str());
+  std::printf("\n`ektm models NAME` shows every key of a model and of a run, with type, default, range and meaning.\n");
+}
+
+}  // namespace
+
+void add_models_command(CLI::App& app) {
+  auto name = std::make_shared<std::string>();
+  auto markdown = std::make_shared<bool>(false);
+  CLI::App* command = app.add_subcommand("models", "The zoo, and every config key with type, default, range and meaning");
+  command->add_option("name", *name, "a model");
+  command->add_flag("--markdown", *markdown, "as the reference page of the docs");
+  command->footer("Example:\n  ektm models ektm");
+  command->callback([name, markdown] { run(*name, *markdown); });
+}
+
+}  // namespace ektm

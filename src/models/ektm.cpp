@@ -1,0 +1,254 @@
+// EKTM, as reconstructed from "Effective Knowledge Transfer for Multi-Task Recommendation Models" (Cai et al. 2026, arXiv 2605.05730);
+// every decision that the abstract leaves open is stated in docs/method.md.
+//
+// A backbone gives one feature a task, f_t [B,d]. Of the K tasks, R are roots (clicks) and T are conversions (CVR tasks); where no
+// task follows another, all K are treated as CVR tasks and R = 0.
+//
+//   router       s_ij = similarity(f_i, f_j) per sample, i, j over the CVR tasks
+//                F_i  = (sum_roots f_r + sum_j s^_ij f_j) / (R + T)
+//   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i),   h_i = f_i + t_i
+//   heads        base p_i = sigmoid(w_i f_i + b_i),  enhanced q_i = sigmoid(v_i h_i + c_i); q_i is served
+//   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) )
+//                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma
+//
+// Everything is batched over the tasks. x [G,B,D] -> logits [K,B].
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "models/zoo.h"
+#include "nn/layers.h"
+
+namespace ektm {
+namespace {
+
+struct EktmConfig {
+  bool router = true, transmitter = true, enhanced = true;
+  std::string similarity = "dot", normalize = "softmax", transmit = "gate", hard = "weight";
+  int64_t similarity_width = 16;
+  bool detach_sources = false, detach_own = false;
+  std::vector<int64_t> transmitter_hidden{32};
+  double transmitter_dropout = 0;
+  std::string activation = "relu";
+  double lambda = 1, alpha = 1, gamma = 1;
+  void fields(FieldVisitor& v) {
+    v.field("router", router, "false: F_i is the click's feature alone (ablation)");
+    v.field("transmitter", transmitter, "false: h_i = f_i + F_i (ablation)");
+    v.field("enhanced", enhanced, "false: one head on h_i, plain BCE (ablation)");
+    v.field("similarity", similarity, {"dot", "cosine", "label"},
+            "dot: learned query and key; cosine: of the features; label: correlation of the labels on the training split");
+    v.field("similarity_width", similarity_width, {1, 4096}, "dot: width of query and key");
+    v.field("normalize", normalize, {"softmax", "none"}, "over the source tasks; none: sigmoid for dot, as it is otherwise");
+    v.field("detach_sources", detach_sources, "no gradient from task i into another task's feature");
+    v.field("detach_own", detach_own,
+            "no gradient of the enhanced head into its own feature: with detach_sources, base heads are those of the bare backbone");
+    v.field("transmit", transmit, {"gate", "concat", "residual"},
+            "gate: h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]; residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F))");
+    v.field("transmitter_hidden", transmitter_hidden, {1, 65536}, "sizes of the hidden layers of MLP_i");
+    v.field("transmitter_dropout", transmitter_dropout, {0, 0.95}, "share of MLP_i's hidden numbers dropped while training");
+    v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "in MLP_i");
+    v.field("lambda", lambda, {0, 1000}, "weight of the enhanced loss");
+    v.field("hard", hard, {"weight", "none", "hinge", "focal"},
+            "weight: 1 + alpha |y - p|^gamma; none: 1; hinge: adds max(0, BCE(q) - BCE(p)); focal: (1 - q of the true class)^gamma");
+    v.field("alpha", alpha, {0, 1000}, "hard: weight");
+    v.field("gamma", gamma, {0, 100}, "hard: weight, focal");
+  }
+};
+
+class Ektm : public Model {
+ public:
+  Ektm(const EktmConfig& config, const ModelSpec& spec, ParameterStore& store, std::unique_ptr<Backbone> backbone)
+      : Model(spec), config_(config), backbone_(std::move(backbone)) {
+    for (size_t t = 0; t < spec.tasks.size(); ++t) (spec.tasks[t].parent < 0 ? roots_ : conversions_).push_back(static_cast<int64_t>(t));
+    if (conversions_.empty()) conversions_.swap(roots_);
+    if (!config_.router && roots_.empty())
+      fail(ErrorKind::Config, "model.router", "found false; without a click task (a task that others follow) F_i would be empty. Use true.");
+    const int64_t all = static_cast<int64_t>(spec.tasks.size()), count = static_cast<int64_t>(conversions_.size());
+    const int64_t width = backbone_->feature_width();
+    base_weight_ = store.add("head.weight", {all, width, 1}, Init::Xavier);
+    base_bias_ = store.add("head.bias", {all, 1, 1}, Init::Zero);
+    if (config_.router && config_.similarity == "dot") {
+      query_ = store.add("router.query", {width, config_.similarity_width}, Init::Xavier);
+      key_ = store.add("router.key", {width, config_.similarity_width}, Init::Xavier);
+    }
+    if (config_.router && config_.similarity == "label") {
+      if (!spec.label_similarity.defined())
+        fail(ErrorKind::Internal, "model.similarity", "the correlation of the labels was not given.");
+      label_similarity_ = store.add_buffer("router.label_similarity", select(spec.label_similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
+    }
+    int64_t enhanced_width = width;
+    const bool residual = config_.transmitter && config_.transmit == "residual";
+    if (config_.transmitter) {
+      mlp_.emplace_back(store, "transmitter.mlp", count, width, MlpConfig{config_.transmitter_hidden, config_.activation, config_.transmitter_dropout}, false);
+      // Zero at the start: the transfer has to earn its place. The residual form has its zero in the head instead.
+      mlp_out_.emplace_back(store, "transmitter.out", count, mlp_[0].out(), width, true, residual ? Init::Xavier : Init::Zero);
+      if (config_.transmit == "concat") {
+        enhanced_width = 2 * width;
+      } else {
+        gate_.emplace_back(store, "transmitter.gate", count, 2 * width, width);
+      }
+    }
+    enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual ? Init::Zero : Init::Xavier);
+    enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
+  }
+
+  int64_t embedding_groups() const override { return backbone_->embedding_groups(); }
+
+  ModelOutput forward(const at::Tensor& x, Context& context) override {
+    ModelOutput output;
+    at::Tensor features = backbone_->features(x, context, output);
+    output.base_logits = at::baddbmm(base_bias_, features, base_weight_).squeeze(2);
+    at::Tensor f = select(features, 0);                                    // [T,B,d]
+    at::Tensor packet = route(features, f, context, output);               // F [T,B,d]
+    at::Tensor own = config_.detach_own ? f.detach() : f;
+    at::Tensor enhanced;  // [T,B,1]
+    if (!config_.transmitter) {
+      enhanced = at::baddbmm(enhanced_bias_, own + packet, enhanced_weight_);
+    } else {
+      at::Tensor message = mlp_out_[0].forward(mlp_[0].forward(packet, context));
+      if (config_.transmit == "concat") {
+        enhanced = at::baddbmm(enhanced_bias_, at::cat({own, message}, 2), enhanced_weight_);
+      } else {
+        at::Tensor gate = at::sigmoid(gate_[0].forward(at::cat({own, packet}, 2)));
+        if (context.diagnose) output.diagnostics.emplace_back("gate_opening", gate.detach().mean({1, 2}));
+        at::Tensor transferred = gate * message;
+        if (config_.transmit == "gate") {
+          enhanced = at::baddbmm(enhanced_bias_, own + transferred, enhanced_weight_);
+        } else {
+          at::Tensor base = select(output.base_logits, 0).unsqueeze(2);
+          enhanced = at::baddbmm(enhanced_bias_, transferred, enhanced_weight_) + (config_.detach_own ? base.detach() : base);
+        }
+      }
+    }
+    output.enhanced_logits = enhanced.squeeze(2);
+    output.logits = roots_.empty() ? output.enhanced_logits
+                                   : output.base_logits.index_copy(0, at::tensor(conversions_), output.enhanced_logits);
+    if (!config_.enhanced) output.base_logits = at::Tensor();
+      return output;
+  }
+
+  LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
+    if (!config_.enhanced) return Model::loss(output, targets);
+    LossTerms terms;
+    at::Tensor all_weights = task_weights(output.logits);
+    at::Tensor base = bce(output.base_logits, targets.labels);
+    at::Tensor base_means = masked_mean(base, targets.weight);
+
+    at::Tensor labels = select(targets.labels, 0);
+    at::Tensor enhanced = bce(output.enhanced_logits, labels);
+    if (config_.hard == "weight") {
+      at::Tensor error = (labels - at::sigmoid(select(output.base_logits, 0).detach())).abs();
+      enhanced = enhanced * (1 + config_.alpha * error.pow(config_.gamma));
+    } else if (config_.hard == "focal") {
+      at::Tensor q = at::sigmoid(output.enhanced_logits);
+      enhanced = enhanced * (labels * (1 - q) + (1 - labels) * q).pow(config_.gamma);
+    } else if (config_.hard == "hinge") {
+      enhanced = enhanced + at::relu(enhanced - select(base, 0).detach());
+    }
+    at::Tensor enhanced_means = masked_mean(enhanced, select(targets.weight, 0));
+    terms.total = (base_means * all_weights).sum() + config_.lambda * (enhanced_means * select(all_weights, 0)).sum();
+    for (const auto& task : spec_.tasks) terms.names.push_back(task.name);
+    for (int64_t i : conversions_) terms.names.push_back(spec_.tasks[i].name + ".enhanced");
+    terms.values = at::cat({base_means, enhanced_means}).detach();
+    return terms;
+  }
+
+ private:
+  // The CVR tasks' part of a tensor whose first dimension is all tasks; a view where they lie side by side.
+  at::Tensor select(const at::Tensor& all, int64_t dimension) const {
+    const int64_t count = static_cast<int64_t>(conversions_.size());
+    if (conversions_.back() - conversions_.front() + 1 == count) return all.narrow(dimension, conversions_.front(), count);
+    return all.index_select(dimension, at::tensor(conversions_));
+  }
+
+  // F [T,B,d]. features [K,B,d]; f [T,B,d] its CVR part.
+  at::Tensor route(const at::Tensor& features, const at::Tensor& f, const Context& context, ModelOutput& output) const {
+    at::Tensor roots;  // [1,B,d]
+    if (!roots_.empty()) {
+      roots = features.index_select(0, at::tensor(roots_));
+      if (config_.detach_sources) roots = roots.detach();
+      roots = roots.sum(0, /*keepdim=*/true);
+    }
+    const int64_t count = f.size(0);
+    if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({count, -1, -1});
+    at::Tensor sources = (config_.detach_sources ? f.detach() : f).transpose(0, 1);  // [B,T,d]
+    at::Tensor s = similarity(f.transpose(0, 1), sources);                          // [B,T,T]
+    if (context.diagnose) output.diagnostics.emplace_back("similarity", s.detach().mean(0));
+    at::Tensor mixed = at::bmm(s, sources);  // [B,T,d]
+    // The task's own term keeps its gradient: adds 0 to the value.
+    if (config_.detach_sources && f.requires_grad())
+      mixed = mixed + s.diagonal(0, 1, 2).unsqueeze(2) * (f.transpose(0, 1) - sources);
+    mixed = mixed.transpose(0, 1);
+    if (roots.defined()) mixed = mixed + roots;
+    return mixed / static_cast<double>(count + static_cast<int64_t>(roots_.size()));
+  }
+
+  // s^ [B,T,T] from own features [B,T,d] and sources [B,T,d].
+  at::Tensor similarity(const at::Tensor& f, const at::Tensor& sources) const {
+    at::Tensor s;
+    if (config_.similarity == "dot") {
+      s = at::bmm(at::matmul(f, query_), at::matmul(sources, key_).transpose(1, 2)) / std::sqrt(static_cast<double>(config_.similarity_width));
+      if (config_.normalize == "none") return at::sigmoid(s);
+    } else if (config_.similarity == "cosine") {
+      auto unit = [](const at::Tensor& v) { return v / v.norm(2, {2}, true).clamp_min(1e-8); };
+      s = at::bmm(unit(f), unit(sources).transpose(1, 2));
+    } else {
+      s = label_similarity_.unsqueeze(0).expand({f.size(0), -1, -1});
+    }
+    return config_.normalize == "softmax" ? at::softmax(s, 2) : s;
+  }
+
+  EktmConfig config_;
+  std::unique_ptr<Backbone> backbone_;
+  std::vector<int64_t> roots_, conversions_;
+  at::Tensor base_weight_, base_bias_;          // [K,d,1], [K,1,1]
+  at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]
+  at::Tensor query_, key_;                      // [d, similarity_width]
+  at::Tensor label_similarity_;                 // [T,T]
+  std::vector<BatchedMlp> mlp_;                 // 0 or 1 of each
+  std::vector<BatchedLinear> mlp_out_, gate_;
+};
+
+YAML::Node backbone_node(const YAML::Node& config) {
+  if (config["backbone"]) return config["backbone"];
+  YAML::Node node(YAML::NodeType::Map);
+  node["name"] = "mmoe";
+  return node;
+}
+
+}  // namespace
+
+ModelEntry zoo_entry_ektm() {
+  ModelEntry entry;
+  entry.name = "ektm";
+  entry.summary = "router, transmitters and enhanced heads over a backbone (key `backbone`: a map with the backbone's name and keys)";
+  entry.source = "Cai et al. 2026, arXiv 2605.05730, as reconstructed";
+  entry.describe = [] { return describe(EktmConfig{}); };
+  entry.resolve = [](const YAML::Node& node, ConfigErrors& errors) {
+    EktmConfig config;
+    read_config(node, config, errors, "model.", {"name", "backbone"});
+    YAML::Node resolved(YAML::NodeType::Map);
+    resolved["name"] = "ektm";
+    YAML::Node backbone = backbone_node(node);
+    if (!backbone.IsMap() || !backbone["name"]) {
+      errors.add(backbone, "model.backbone", "expected a map with the key `name`, e.g. backbone: {name: mmoe, experts: 4}.");
+    } else {
+      const ModelEntry& inner = find_model(backbone["name"].as<std::string>(""), errors.file() + ", model.backbone.name");
+      if (!inner.make_backbone)
+        errors.add(backbone, "model.backbone.name", fmt::format("'{}' yields no task features. Take one of: {}.", inner.name, fmt::join(backbone_names(), ", ")));
+      else
+        resolved["backbone"] = inner.resolve(backbone, errors);
+    }
+    for (const auto& item : write_config(config)) resolved[item.first] = item.second;
+    return resolved;
+  };
+  entry.make = [](const YAML::Node& node, const ModelSpec& spec, ParameterStore& store) -> std::unique_ptr<Model> {
+    const YAML::Node backbone = node["backbone"];
+    const ModelEntry& inner = find_model(backbone["name"].as<std::string>(), "model.backbone.name");
+    return std::make_unique<Ektm>(read_resolved<EktmConfig>(node), spec, store, inner.make_backbone(backbone, spec, store));
+  };
+  return entry;
+}
+
+}  // namespace ektm

@@ -1,0 +1,51 @@
+// Multi-gate mixture of experts (Ma et al., KDD 2018).
+//
+//   f_t = T_t( sum_k softmax(W_t x)_k e_k(x) ),  p_t = sigmoid(w_t f_t + b_t)
+//
+// All experts' first layers are one product, all gates another. x [1,B,D] -> f [K,B,d].
+#include "models/zoo.h"
+#include "nn/layers.h"
+
+namespace ektm {
+namespace {
+
+struct MmoeConfig {
+  int64_t experts = 6;
+  std::vector<int64_t> expert_hidden{128, 64}, tower_hidden{64};
+  std::string activation = "relu";
+  double dropout = 0;
+  void fields(FieldVisitor& v) {
+    v.field("experts", experts, {1, 1024}, "number of experts");
+    v.field("expert_hidden", expert_hidden, {1, 65536}, "sizes of each expert's hidden layers");
+    v.field("tower_hidden", tower_hidden, {1, 65536}, "sizes of each task's hidden layers");
+    v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "after each hidden layer");
+    v.field("dropout", dropout, {0, 0.95}, "share of hidden numbers dropped while training");
+  }
+};
+
+class Mmoe : public Backbone {
+ public:
+  Mmoe(const MmoeConfig& config, const ModelSpec& spec, ParameterStore& store)
+      : experts_(store, "expert", config.experts, spec.features, {config.expert_hidden, config.activation, config.dropout}, true),
+        gates_(store, "gate", static_cast<int64_t>(spec.tasks.size()), spec.features, config.experts, false),
+        towers_(store, "tower", static_cast<int64_t>(spec.tasks.size()), experts_.out(),
+                {config.tower_hidden, config.activation, config.dropout}, false) {}
+  int64_t feature_width() const override { return towers_.out(); }
+  at::Tensor features(const at::Tensor& x, Context& context, ModelOutput& output) override {
+    at::Tensor experts = experts_.forward(x[0], context);                       // [E,B,H]
+    at::Tensor gates = at::softmax(gates_.forward(x[0]), 2).transpose(0, 1);    // [B,K,E]
+    if (context.diagnose) output.diagnostics.emplace_back("expert_gates", gates.detach().mean(0));
+    return towers_.forward(mix_experts(gates, experts), context);
+  }
+
+ private:
+  BatchedMlp experts_;
+  FanOutLinear gates_;
+  BatchedMlp towers_;
+};
+
+}  // namespace
+
+EKTM_BACKBONE(mmoe, MmoeConfig, Mmoe, "experts for all tasks, a softmax gate a task", "Ma et al., KDD 2018")
+
+}  // namespace ektm

@@ -1,0 +1,52 @@
+#pragma once
+// Embeddings and model together: what is trained, saved and served.
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/run_config.h"
+#include "nn/embedding.h"
+#include "nn/model.h"
+
+namespace ektm {
+
+class Network {
+ public:
+  // Initial weights depend on config.seed alone. `label_similarity` [K,K] may be undefined when the weights are loaded next.
+  Network(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity = {});
+
+  struct Pass {
+    at::Tensor x;  // [G,B,D], a leaf whose gradient goes to the embeddings
+    ModelOutput output;
+  };
+  Pass forward(const Batch& batch, Context& context) const;
+
+  // Probabilities of a batch, without gradients.
+  struct Scores {
+    at::Tensor served;  // [K,B] conditional on the `after` event
+    at::Tensor base;    // [K,B] of EKTM's base heads; undefined for other models
+    at::Tensor path;    // [K,B] product along the chain (pCTCVR)
+    std::vector<std::pair<std::string, at::Tensor>> diagnostics;
+  };
+  Scores score(const Batch& batch, bool diagnose = false) const;
+
+  // Weights by name, embeddings included; with `optimizer_state` also what the embeddings' optimiser keeps. Shared storage.
+  std::vector<std::pair<std::string, at::Tensor>> state(bool optimizer_state) const;
+
+  const DatasetInfo& info() const { return info_; }
+  Model& model() { return *model_; }
+  const Model& model() const { return *model_; }
+  EmbeddingStore& embeddings() { return *embeddings_; }
+  const EmbeddingStore& embeddings() const { return *embeddings_; }
+  ParameterStore& parameters() { return parameters_; }
+  const ParameterStore& parameters() const { return parameters_; }
+
+ private:
+  DatasetInfo info_;
+  ParameterStore parameters_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<EmbeddingStore> embeddings_;
+};
+
+}  // namespace ektm

@@ -1,0 +1,94 @@
+#pragma once
+// Everything that `ektm train CONFIG.yaml` reads: one struct a section, each key with its range and meaning.
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/yaml.h"
+#include "nn/embedding.h"
+
+namespace ektm {
+
+struct OptimizerConfig {
+  double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0, clip_norm = 0;
+  std::string schedule = "constant";
+  int64_t warmup_steps = 0;
+  double final_ratio = 0;
+  void fields(FieldVisitor& v) {
+    v.field("learning_rate", learning_rate, {0, 100}, "Adam's step size for the dense parameters");
+    v.field("beta1", beta1, {0, 0.999999}, "decay of the first moment");
+    v.field("beta2", beta2, {0, 0.9999999}, "decay of the second moment");
+    v.field("epsilon", epsilon, {1e-16, 1}, "added to the denominator");
+    v.field("weight_decay", weight_decay, {0, 100}, "decoupled (AdamW): weights shrink by learning_rate * weight_decay a step");
+    v.field("clip_norm", clip_norm, {0, 1e9}, "largest norm of the whole gradient, embedding rows included; 0 = no clipping");
+    v.field("schedule", schedule, {"constant", "linear", "cosine"}, "of both learning rates, after the warm-up, over train.epochs");
+    v.field("warmup_steps", warmup_steps, {0, int64_t{1} << 40}, "steps over which the learning rates rise from 0");
+    v.field("final_ratio", final_ratio, {0, 1}, "linear, cosine: the last learning rate over the first");
+  }
+};
+
+struct LossConfig {
+  std::vector<std::pair<std::string, double>> task_weights;
+  void fields(FieldVisitor& v) {
+    v.field("task_weights", task_weights, {0, 1e6}, "task: weight in the loss; 1 where absent");
+  }
+};
+
+struct EarlyStoppingConfig {
+  std::string metric = "mean_auc";
+  int64_t patience = 3, min_positives = 20;
+  void fields(FieldVisitor& v) {
+    v.field("metric", metric,
+            "on the validation split: mean_auc | mean_cvr_auc | mean_logloss | auc.TASK | logloss.TASK, of the served heads where "
+            "labels are observed; the best model is the one that is kept");
+    v.field("patience", patience, {0, 1000000}, "validations without improvement before training stops; 0 = never stop early");
+    v.field("min_positives", min_positives, {1, int64_t{1} << 40}, "tasks with fewer validation positives are left out of means");
+  }
+};
+
+struct TrainSection {
+  int64_t batch_rows = 1024, epochs = 5, max_steps = 0, validate_every_steps = 0, checkpoint_every_steps = 0, evaluate_batch_rows = 4096;
+  bool prefetch = true, evaluate_test = true;
+  EarlyStoppingConfig early_stopping;
+  void fields(FieldVisitor& v) {
+    v.field("batch_rows", batch_rows, {1, 1 << 24}, "rows of a training batch");
+    v.field("epochs", epochs, {1, 100000}, "passes over the training split");
+    v.field("max_steps", max_steps, {0, int64_t{1} << 40}, "stop after so many steps; 0 = no limit");
+    v.field("validate_every_steps", validate_every_steps, {0, int64_t{1} << 40}, "0 = at the end of each epoch");
+    v.field("checkpoint_every_steps", checkpoint_every_steps, {0, int64_t{1} << 40}, "0 = at each validation only");
+    v.field("evaluate_batch_rows", evaluate_batch_rows, {1, 1 << 24}, "rows scored at once");
+    v.field("prefetch", prefetch, "a thread prepares the next batch");
+    v.field("evaluate_test", evaluate_test, "score the kept model on the test split at the end (nothing is selected by it)");
+    v.group("early_stopping", early_stopping, "");
+  }
+};
+
+struct RunConfig {
+  std::string data;      // folder of the encoded data set
+  int64_t seed = 1, threads = 0;
+  YAML::Node model;      // resolved: `name` and every key of that model
+  EmbeddingConfig embedding;
+  OptimizerConfig optimizer;
+  LossConfig loss;
+  TrainSection train;
+  void fields(FieldVisitor& v) {
+    v.field("data", data, "folder that `ektm prepare` wrote; relative to the working directory");
+    v.field("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "of initial weights, shuffling and dropout");
+    v.field("threads", threads, {0, 4096}, "0 = all cores");
+    v.group("embedding", embedding, "");
+    v.group("optimizer", optimizer, "");
+    v.group("loss", loss, "");
+    v.group("train", train, "");
+  }
+  std::string model_name() const;  // "mmoe", "ektm(mmoe)"
+};
+
+// Reads, applies `overrides` ("a.b=c"), checks, fills in every default. Error Config with all problems at once.
+RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+RunConfig parse_run_config(YAML::Node root, const std::string& name, const std::vector<std::string>& overrides);
+// config.yaml of the run folder: every key. Reading it again gives the same config.
+std::string run_config_text(const RunConfig& config);
+
+}  // namespace ektm

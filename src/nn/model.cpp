@@ -1,0 +1,41 @@
+#include "nn/model.h"
+
+namespace ektm {
+
+LossTerms Model::loss(const ModelOutput& output, const Targets& targets) const {
+  at::Tensor values = masked_mean(bce(output.logits, targets.labels), targets.weight);
+  LossTerms terms;
+  terms.total = (values * task_weights(values)).sum();
+  for (const auto& task : spec_.tasks) terms.names.push_back(task.name);
+  terms.values = values.detach();
+  return terms;
+}
+
+at::Tensor Model::task_weights(const at::Tensor& like) const {
+  return at::tensor(spec_.task_weights, at::TensorOptions().dtype(like.dtype()));
+}
+
+Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype) {
+  at::Tensor labels = at::empty({tasks, batch.rows}), weight = at::empty({tasks, batch.rows});
+  float* label = labels.data_ptr<float>();
+  float* mask = weight.data_ptr<float>();
+  for (int64_t b = 0; b < batch.rows; ++b) {
+    const float sample_weight = batch.weights.empty() ? 1.f : batch.weights[b];
+    for (int64_t t = 0; t < tasks; ++t) {
+      label[t * batch.rows + b] = batch.labels[b * tasks + t];
+      mask[t * batch.rows + b] = batch.observed[b * tasks + t] ? sample_weight : 0.f;
+    }
+  }
+  return {labels.to(dtype), weight.to(dtype)};
+}
+
+at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector<TaskInfo>& tasks) {
+  std::vector<at::Tensor> paths;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    at::Tensor own = probabilities[static_cast<int64_t>(t)];
+    paths.push_back(tasks[t].parent < 0 ? own : own * paths[tasks[t].parent]);
+  }
+  return at::stack(paths);
+}
+
+}  // namespace ektm

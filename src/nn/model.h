@@ -1,0 +1,65 @@
+#pragma once
+// What a model is: features of the embedded batch -> logits of all tasks, and a loss over them.
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+#include "nn/losses.h"
+#include "nn/parameters.h"
+
+namespace ektm {
+
+// What a model is built for.
+struct ModelSpec {
+  std::vector<TaskInfo> tasks;       // K
+  int64_t features = 0;              // D, width of one group's input
+  std::vector<double> task_weights;  // [K]
+  at::Tensor label_similarity;       // [K,K]: correlation of the tasks' labels on the training split; undefined when unknown
+};
+
+struct ModelOutput {
+  at::Tensor logits;       // [K,B] of the served heads; a CVR task's is conditional on its `after` event
+  at::Tensor base_logits;  // [K,B] of EKTM's base heads; undefined for other models
+  at::Tensor enhanced_logits;  // [T,B] of EKTM's enhanced heads (CVR tasks only); undefined for other models
+  // Batch means that `ektm inspect` averages: "similarity" [T,T], "gate_opening" [T], "expert_gates" [K,E].
+  std::vector<std::pair<std::string, at::Tensor>> diagnostics;
+};
+
+// Yields one feature a task. Owns nothing but its layers; its parameters live in the store.
+class Backbone {
+ public:
+  virtual ~Backbone() = default;
+  // Embeddings that it wants for each row: 1 = shared, K = each task its own.
+  virtual int64_t embedding_groups() const { return 1; }
+  virtual int64_t feature_width() const = 0;  // d
+  // x [G,B,D] -> f [K,B,d]. Adds to output.diagnostics when context.diagnose.
+  virtual at::Tensor features(const at::Tensor& x, Context& context, ModelOutput& output) = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual int64_t embedding_groups() const = 0;
+  // x [G,B,D].
+  virtual ModelOutput forward(const at::Tensor& x, Context& context) = 0;
+  // Default: sum_t task_weight_t * masked mean of BCE(logits_t).
+  virtual LossTerms loss(const ModelOutput& output, const Targets& targets) const;
+
+  explicit Model(const ModelSpec& spec) : spec_(spec) {}
+  const ModelSpec& spec() const { return spec_; }
+
+ protected:
+  at::Tensor task_weights(const at::Tensor& like) const;  // [K]
+  ModelSpec spec_;
+};
+
+// labels, observed, weights of a batch as [K,B] tensors of `dtype`.
+Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype = at::kFloat);
+
+// Probability of the whole path to each task: the product of sigmoid(logits) along the chain of `after` events. [K,B] -> [K,B]
+at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector<TaskInfo>& tasks);
+
+}  // namespace ektm

@@ -1,0 +1,58 @@
+#pragma once
+// The dense parameters of a model: named tensors that live side by side in one flat buffer, gradients in another. So an optimiser
+// step, a gradient norm or a checkpoint is one pass over contiguous memory.
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ektm {
+
+enum class Init {
+  Xavier,  // uniform in +-sqrt(6 / (fan_in + fan_out)), Glorot & Bengio 2010
+  Zero,
+  One,
+};
+
+class ParameterStore {
+ public:
+  // Same seed and name: same values, whatever else a model holds. `dtype` double serves finite-difference tests.
+  explicit ParameterStore(uint64_t seed, at::ScalarType dtype = at::kFloat) : seed_(seed), dtype_(dtype) {}
+
+  // A trainable tensor. The last two sizes of `shape` are [fan_in, fan_out] unless fan_in / fan_out are given.
+  at::Tensor add(const std::string& name, std::vector<int64_t> shape, Init init, int64_t fan_in = 0, int64_t fan_out = 0);
+  // A tensor that is saved and loaded, but not trained.
+  at::Tensor add_buffer(const std::string& name, const at::Tensor& value);
+
+  // Moves all trainable tensors into the flat buffers. Handles given out by add() stay valid. Call once, after the last add().
+  void flatten();
+  void zero_grad();
+
+  const at::Tensor& values() const { return values_; }  // [P]
+  const at::Tensor& grads() const { return grads_; }    // [P]
+
+  struct Entry {
+    std::string name;
+    at::Tensor tensor;
+    bool trainable = true;
+  };
+  const std::vector<Entry>& entries() const { return entries_; }
+  int64_t count() const;  // trainable numbers
+  at::ScalarType dtype() const { return dtype_; }
+
+ private:
+  uint64_t seed_;
+  at::ScalarType dtype_;
+  std::vector<Entry> entries_;
+  at::Tensor values_, grads_;
+};
+
+// Random state of a forward pass. Dropout masks depend on (seed, step) alone, so a resumed run draws what the uninterrupted one drew.
+struct Context {
+  bool training = false;
+  bool diagnose = false;    // fill ModelOutput::diagnostics
+  at::Generator generator;  // defined when training
+};
+
+}  // namespace ektm

@@ -1,0 +1,46 @@
+#include "train/label_similarity.h"
+
+#include <cmath>
+
+namespace ektm {
+
+bool needs_label_similarity(const RunConfig& config) {
+  return config.model["similarity"] && config.model["similarity"].as<std::string>() == "label";
+}
+
+at::Tensor label_similarity(const Dataset& train) {
+  const int64_t count = static_cast<int64_t>(train.info().tasks.size());
+  struct Counts {
+    double both_observed = 0, first = 0, second = 0, both = 0;
+  };
+  std::vector<Counts> counts(count * count);
+  LoaderConfig config;
+  config.batch_rows = 8192;
+  Loader loader(train, config);
+  loader.start_epoch(0);
+  while (const Batch* batch = loader.next())
+    for (int64_t b = 0; b < batch->rows; ++b) {
+      const uint8_t* label = batch->labels.data() + b * count;
+      const uint8_t* observed = batch->observed.data() + b * count;
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t j = 0; j < count; ++j) {
+          if (!observed[i] || !observed[j]) continue;
+          Counts& c = counts[i * count + j];
+          ++c.both_observed;
+          c.first += label[i];
+          c.second += label[j];
+          c.both += label[i] && label[j];
+        }
+    }
+  at::Tensor result = at::eye(count);
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = 0; j < count; ++j) {
+      const Counts& c = counts[i * count + j];
+      if (i == j || c.both_observed == 0) continue;
+      const double n = c.both_observed, p = c.first / n, q = c.second / n, variance = p * (1 - p) * q * (1 - q);
+      result[i][j] = variance > 0 ? (c.both / n - p * q) / std::sqrt(variance) : 0.0;
+    }
+  return result;
+}
+
+}  // namespace ektm

@@ -1,0 +1,64 @@
+#include "train/stepper.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace ektm {
+
+Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
+    : network_(network), config_(config.optimizer), seed_(static_cast<uint64_t>(config.seed)), total_steps_(total_steps),
+      dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {}
+
+double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
+
+LossTerms Stepper::step(const Batch& batch) {
+  generator_.set_current_seed(mix64(seed_ ^ mix64(static_cast<uint64_t>(steps()))));
+  Context context;
+  context.training = true;
+  context.generator = generator_;
+  network_.parameters().zero_grad();
+  Network::Pass pass = network_.forward(batch, context);
+  LossTerms loss = network_.model().loss(pass.output, make_targets(batch, static_cast<int64_t>(network_.info().tasks.size())));
+  check_finite(loss);
+  loss.total.backward();
+
+  const double rate = learning_rate_factor(config_, steps(), total_steps_);
+  const double embedding_squares = network_.embeddings().collect(batch, pass.x.grad());
+  double scale = 1;
+  if (config_.clip_norm > 0) {
+    const double norm = std::sqrt(dense_.gradient_square_sum() + embedding_squares);
+    if (norm > config_.clip_norm) scale = config_.clip_norm / norm;
+  }
+  dense_.step(scale, rate);
+  network_.embeddings().apply(scale, rate);
+  return loss;
+}
+
+void Stepper::check_finite(const LossTerms& loss) const {
+  const float* values = loss.values.const_data_ptr<float>();
+  std::vector<std::string> bad;
+  for (size_t i = 0; i < loss.names.size(); ++i)
+    if (!std::isfinite(values[i])) bad.push_back(loss.names[i]);
+  if (bad.empty() && std::isfinite(loss.total.item<float>())) return;
+  fail(ErrorKind::Model, fmt::format("step {}, task {}", steps() + 1, bad.empty() ? "(sum of all)" : fmt::format("{}", fmt::join(bad, ", "))),
+       "the loss is NaN or infinite. Try a lower optimizer.learning_rate or optimizer.clip_norm: 1, and check the data's numbers.");
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Stepper::state() const {
+  auto tensors = network_.state(true);
+  tensors.emplace_back("optimizer.m", dense_.m());
+  tensors.emplace_back("optimizer.v", dense_.v());
+  return tensors;
+}
+
+void Stepper::set_steps(int64_t steps) {
+  dense_.set_steps(steps);
+  network_.embeddings().set_step(steps);
+}
+
+}  // namespace ektm

@@ -1,0 +1,37 @@
+#pragma once
+// One training step: forward, loss, backward, clipping, both optimisers.
+#include <ATen/core/Generator.h>
+
+#include "models/network.h"
+#include "train/dense_optimizer.h"
+
+namespace ektm {
+
+class Stepper {
+ public:
+  // `total_steps`: length of the learning-rate schedule.
+  Stepper(Network& network, const RunConfig& config, int64_t total_steps);
+
+  // Step number steps() on `batch`. The random numbers of a step depend on (seed, step) alone. Error Model, before any weight was
+  // changed, when the loss is NaN or infinite: `where` names step and task.
+  LossTerms step(const Batch& batch);
+
+  int64_t steps() const { return dense_.steps(); }
+  double learning_rate() const;  // of the dense parameters in the next step
+
+  // Weights and everything else that the next step depends on, by name; shared storage.
+  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  void set_steps(int64_t steps);  // after state() was filled from a checkpoint
+
+ private:
+  void check_finite(const LossTerms& loss) const;
+
+  Network& network_;
+  OptimizerConfig config_;
+  uint64_t seed_;
+  int64_t total_steps_;
+  DenseAdam dense_;
+  at::Generator generator_;
+};
+
+}  // namespace ektm

@@ -1,0 +1,70 @@
+#pragma once
+// The cases of golden parity: every model of the zoo, EKTM over every backbone, every switch, every optimiser.
+#include <string>
+#include <vector>
+
+namespace ektm {
+
+struct GoldenCase {
+  std::string name, chain;  // chain: see toy_info
+  std::vector<std::string> overrides;  // over kGoldenBase
+  bool weights = false;
+};
+
+// Small, with large embeddings' start so that gradients are far from rounding noise.
+inline constexpr const char* kGoldenBase =
+    "seed: 3\n"
+    "threads: 1\n"
+    "model: {name: mmoe}\n"
+    "embedding: {dim: 4, init_std: 0.3, learning_rate: 0.01}\n"
+    "optimizer: {learning_rate: 0.01}\n";
+
+inline std::vector<GoldenCase> golden_cases() {
+  const std::string sizes = "expert_hidden: [8, 6], tower_hidden: [5]";
+  const std::string mmoe = "{name: mmoe, experts: 3, " + sizes + "}";
+  const std::string single = "{name: single_task, hidden: [8, 5]}";
+  const std::string bottom = "{name: shared_bottom, bottom_hidden: [8, 6], tower_hidden: [5]}";
+  const std::string ple = "{name: ple, levels: 2, task_experts: 2, shared_experts: 1, " + sizes + "}";
+  std::vector<GoldenCase> cases;
+  for (const std::string chain : {"parallel", "sequential", "roots"}) {
+    cases.push_back({"single_task_" + chain, chain, {"model=" + single}});
+    cases.push_back({"shared_bottom_" + chain, chain, {"model=" + bottom}});
+    cases.push_back({"mmoe_" + chain, chain, {"model=" + mmoe}});
+    cases.push_back({"ple_" + chain, chain, {"model=" + ple}});
+    for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple}})
+      cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
+  }
+  cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
+  cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
+  auto ektm = [&](const std::string& name, const std::string& keys) {
+    cases.push_back({"ektm_" + name, "parallel", {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + ", " + keys + "}"}});
+  };
+  ektm("cosine", "similarity: cosine");
+  ektm("label", "similarity: label");
+  ektm("dot_none", "normalize: none");
+  ektm("cosine_none", "similarity: cosine, normalize: none");
+  ektm("label_none", "similarity: label, normalize: none");
+  ektm("detach_sources", "detach_sources: true");
+  ektm("detach_both", "detach_sources: true, detach_own: true");
+  ektm("concat", "transmit: concat");
+  ektm("residual", "transmit: residual");
+  ektm("residual_detach", "transmit: residual, detach_sources: true, detach_own: true");
+  ektm("no_router", "router: false");
+  ektm("no_transmitter", "transmitter: false");
+  ektm("no_enhanced", "enhanced: false");
+  ektm("hard_none", "hard: none");
+  ektm("hinge", "hard: hinge");
+  ektm("focal", "hard: focal, gamma: 2");
+  ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
+  cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
+  cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
+  cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
+  cases.push_back({"rowwise_adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=rowwise_adagrad"}});
+  cases.push_back({"sgd", "parallel", {"model=" + mmoe, "embedding.optimizer=sgd"}});
+  cases.push_back({"l2_and_decay", "parallel", {"model=" + mmoe, "embedding.l2=0.1", "optimizer.weight_decay=0.1"}});
+  cases.push_back({"clip", "parallel", {"model=" + mmoe, "optimizer.clip_norm=0.05"}});
+  cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
+  return cases;
+}
+
+}  // namespace ektm
