@@ -64,4 +64,5 @@ if(EKTM_TORCH)
   target_link_libraries(ektm_torch INTERFACE ${TORCH_LIBRARIES})
   # at::parallel_for is a template over OpenMP: without the flag it would run on one thread.
   target_compile_options(ektm_torch INTERFACE -fopenmp)
+  target_link_options(ektm_torch INTERFACE -fopenmp)
 endif()
