@@ -100,8 +100,8 @@ class Ektm : public Model {
     at::Tensor features = backbone_->features(x, context, output);
     output.base_logits = at::baddbmm(base_bias_, features, base_weight_).squeeze(2);
     at::Tensor f = select(features, 0);                                    // [T,B,d]
-    at::Tensor packet = route(features, f, context, output);               // F [T,B,d]
     at::Tensor own = config_.detach_own ? f.detach() : f;
+    at::Tensor packet = route(features, f, own, context, output);          // F [T,B,d]
     at::Tensor enhanced;  // [T,B,1]
     if (!config_.transmitter) {
       enhanced = at::baddbmm(enhanced_bias_, own + packet, enhanced_weight_);
@@ -162,8 +162,9 @@ class Ektm : public Model {
     return all.index_select(dimension, at::tensor(conversions_));
   }
 
-  // F [T,B,d]. features [K,B,d]; f [T,B,d] its CVR part.
-  at::Tensor route(const at::Tensor& features, const at::Tensor& f, const Context& context, ModelOutput& output) const {
+  // F [T,B,d]. features [K,B,d]; f [T,B,d] its CVR part; own: f, detached when detach_own.
+  at::Tensor route(const at::Tensor& features, const at::Tensor& f, const at::Tensor& own, const Context& context,
+                   ModelOutput& output) const {
     at::Tensor roots;  // [1,B,d]
     if (!roots_.empty()) {
       roots = features.index_select(0, at::tensor(roots_));
@@ -172,25 +173,32 @@ class Ektm : public Model {
     }
     const int64_t count = f.size(0);
     if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({count, -1, -1});
+    at::Tensor queries = own.transpose(0, 1);                                        // [B,T,d]
     at::Tensor sources = (config_.detach_sources ? f.detach() : f).transpose(0, 1);  // [B,T,d]
-    at::Tensor s = similarity(f.transpose(0, 1), sources);                          // [B,T,T]
+    // Of value 0. A task's own term s_ii f_i is no transfer: detach_own alone decides on its gradient, as key and as source too. Where
+    // the two switches differ, adding this to task i's own source does that.
+    at::Tensor shift;
+    if (config_.detach_sources != config_.detach_own && f.requires_grad()) shift = queries - sources;
+    at::Tensor s = similarity(queries, sources, shift);                              // [B,T,T]
     if (context.diagnose) output.diagnostics.emplace_back("similarity", s.detach().mean(0));
     at::Tensor mixed = at::bmm(s, sources);  // [B,T,d]
-    // The task's own term keeps its gradient: adds 0 to the value.
-    if (config_.detach_sources && f.requires_grad())
-      mixed = mixed + s.diagonal(0, 1, 2).unsqueeze(2) * (f.transpose(0, 1) - sources);
+    if (shift.defined()) mixed = mixed + s.diagonal(0, 1, 2).unsqueeze(2) * shift;
     mixed = mixed.transpose(0, 1);
     if (roots.defined()) mixed = mixed + roots;
     return mixed / static_cast<double>(count + static_cast<int64_t>(roots_.size()));
   }
 
-  // s^ [B,T,T] from own features [B,T,d] and sources [B,T,d].
-  at::Tensor similarity(const at::Tensor& f, const at::Tensor& sources) const {
+  // s^ [B,T,T] from own features [B,T,d] and sources [B,T,d]; shift [B,T,d]: see route.
+  at::Tensor similarity(const at::Tensor& f, const at::Tensor& sources, const at::Tensor& shift) const {
     at::Tensor s;
     if (config_.similarity == "dot") {
-      s = at::bmm(at::matmul(f, query_), at::matmul(sources, key_).transpose(1, 2)) / std::sqrt(static_cast<double>(config_.similarity_width));
+      at::Tensor queries = at::matmul(f, query_);
+      s = at::bmm(queries, at::matmul(sources, key_).transpose(1, 2));
+      if (shift.defined()) s = s + at::diag_embed((queries * at::matmul(shift, key_)).sum(2));
+      s = s / std::sqrt(static_cast<double>(config_.similarity_width));
       if (config_.normalize == "none") return at::sigmoid(s);
     } else if (config_.similarity == "cosine") {
+      // The similarity of a feature to itself is the constant 1, so its gradient needs no shift.
       auto unit = [](const at::Tensor& v) { return v / v.norm(2, {2}, true).clamp_min(1e-8); };
       s = at::bmm(unit(f), unit(sources).transpose(1, 2));
     } else {

@@ -45,6 +45,7 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("cosine_none", "similarity: cosine, normalize: none");
   ektm("label_none", "similarity: label, normalize: none");
   ektm("detach_sources", "detach_sources: true");
+  ektm("detach_own", "detach_own: true");
   ektm("detach_both", "detach_sources: true, detach_own: true");
   ektm("concat", "transmit: concat");
   ektm("residual", "transmit: residual");
