@@ -1,0 +1,81 @@
+"""EKTM, as reconstructed in docs/method.md: router, transmitters and enhanced heads over the features f_t [B,d] of a backbone."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .layers import mlp, stacked_linear
+
+
+def roots_and_conversions(tasks):
+    """Task numbers. Where no task follows another, every task is treated as a conversion and there is no root."""
+    roots = [t for t, task in enumerate(tasks) if task["parent"] < 0]
+    conversions = [t for t, task in enumerate(tasks) if task["parent"] >= 0]
+    return (roots, conversions) if conversions else ([], roots)
+
+
+def similarities(own, sources, i, weights, config):
+    """s^_i [B,T] of CVR task i: own feature [B,d], sources: T features [B,d]."""
+    if config["similarity"] == "dot":
+        query = own @ weights["router.query"]
+        scores = [(query * (source @ weights["router.key"])).sum(1) / math.sqrt(config["similarity_width"]) for source in sources]
+    elif config["similarity"] == "cosine":
+        scores = [(F.normalize(own, dim=1, eps=1e-8) * F.normalize(source, dim=1, eps=1e-8)).sum(1) for source in sources]
+    elif config["similarity"] == "label":
+        scores = [weights["router.label_similarity"][i, j].expand(len(own)) for j in range(len(sources))]
+    else:
+        raise ValueError(config["similarity"])
+    s = torch.stack(scores, dim=1)
+    if config["normalize"] == "softmax":
+        return torch.softmax(s, dim=1)
+    return torch.sigmoid(s) if config["similarity"] == "dot" else s
+
+
+def packet(own, i, roots, conversions, weights, config):
+    """F_i [B,d] of CVR task i. roots: their features, conversions: the features of all CVR tasks."""
+    source = (lambda f: f.detach()) if config["detach_sources"] else (lambda f: f)
+    from_roots = [source(f) for f in roots]
+    if not config["router"]:
+        return sum(from_roots) / len(from_roots)
+    # The own feature is no other task's: detach_own alone decides whether it gets a gradient, wherever it is used.
+    sources = [own if j == i else source(f) for j, f in enumerate(conversions)]
+    s = similarities(own, sources, i, weights, config)
+    return (sum(from_roots) + sum(s[:, j : j + 1] * f for j, f in enumerate(sources))) / (len(roots) + len(conversions))
+
+
+def head(h, weights, name, i):
+    return stacked_linear(h, weights, name, i)[:, 0]
+
+
+def forward(features, weights, config, tasks):
+    """features: one [B,d] a task. Logits of the served, base and enhanced heads, as lists of [B]."""
+    roots, conversions = roots_and_conversions(tasks)
+    base_logits = [head(f, weights, "head", t) for t, f in enumerate(features)]
+    root_features = [features[r] for r in roots]
+    conversion_features = [features[c] for c in conversions]
+    enhanced_logits = []
+    for i, f in enumerate(conversion_features):
+        own = f.detach() if config["detach_own"] else f
+        knowledge = packet(own, i, root_features, conversion_features, weights, config)
+        if not config["transmitter"]:
+            logit = head(own + knowledge, weights, "enhanced", i)
+        else:
+            hidden = mlp(knowledge, weights, "transmitter.mlp", i, config["transmitter_hidden"], config["activation"], False)
+            message = stacked_linear(hidden, weights, "transmitter.out", i)
+            if config["transmit"] == "concat":
+                logit = head(torch.cat([own, message], dim=1), weights, "enhanced", i)
+            else:
+                gate = torch.sigmoid(stacked_linear(torch.cat([own, knowledge], dim=1), weights, "transmitter.gate", i))
+                if config["transmit"] == "gate":
+                    logit = head(own + gate * message, weights, "enhanced", i)
+                elif config["transmit"] == "residual":
+                    base = base_logits[conversions[i]]
+                    logit = (base.detach() if config["detach_own"] else base) + head(gate * message, weights, "enhanced", i)
+                else:
+                    raise ValueError(config["transmit"])
+        enhanced_logits.append(logit)
+    served = list(base_logits)
+    for i, t in enumerate(conversions):
+        served[t] = enhanced_logits[i]
+    return {"logits": served, "base_logits": base_logits if config["enhanced"] else None, "enhanced_logits": enhanced_logits}

@@ -1,0 +1,33 @@
+"""Rows of all tables in one tensor, and the input of each group of embeddings."""
+
+import torch
+
+
+def first_rows(info):
+    """Row of the whole tensor at which each table starts."""
+    starts = [0]
+    for table in info["tables"]:
+        starts.append(starts[-1] + table["rows"])
+    return starts
+
+
+def touched_rows(info, batch):
+    """Ascending rows that a batch looks up, whatever their gradient."""
+    starts = first_rows(info)
+    rows = [batch.ids[:, f] + starts[field["table"]] for f, field in enumerate(info["fields"])]
+    rows += [values + starts[bag["table"]] for bag, (_, values) in zip(info["bags"], batch.bags)]
+    return torch.unique(torch.cat(rows))
+
+
+def group_input(info, batch, table, group, dim):
+    """x_g [B,D]: the embeddings of the single-valued fields, the pooled bags, the numbers. table [R, groups * dim]."""
+    starts = first_rows(info)
+    own = table[:, group * dim : (group + 1) * dim]
+    parts = [own[batch.ids[:, f] + starts[field["table"]]] for f, field in enumerate(info["fields"])]
+    for bag, (offsets, values) in zip(info["bags"], batch.bags):
+        pooled = []
+        for b in range(len(offsets) - 1):
+            rows = own[values[offsets[b] : offsets[b + 1]] + starts[bag["table"]]]
+            pooled.append(rows.sum(0) if bag["sum"] else rows.mean(0))
+        parts.append(torch.stack(pooled))
+    return torch.cat(parts + [batch.numbers], dim=1)

@@ -1,0 +1,34 @@
+"""Small networks with weights taken from a dictionary by name. One network at a time: index e picks expert or task e of a tensor that
+holds all of them."""
+
+import torch
+import torch.nn.functional as F
+
+ACTIVATIONS = {"relu": F.relu, "silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh}
+
+
+def fan_out_linear(x, weights, name, e):
+    """Map e of several maps of the same input: weight [in,E,out], bias [E,out] or absent."""
+    bias = weights.get(f"{name}.bias")
+    return F.linear(x, weights[f"{name}.weight"][:, e].T, None if bias is None else bias[e])
+
+
+def stacked_linear(x, weights, name, e):
+    """Map e of several maps of inputs of their own: weight [E,in,out], bias [E,1,out] or absent."""
+    bias = weights.get(f"{name}.bias")
+    return F.linear(x, weights[f"{name}.weight"][e].T, None if bias is None else bias[e, 0])
+
+
+def mlp(x, weights, name, e, hidden, activation, shared_input):
+    """Hidden layers <name>.0, <name>.1, ... of network e, an activation after each. shared_input: the first layer's weights are stored
+    as those of maps of one input."""
+    for layer in range(len(hidden)):
+        linear = fan_out_linear if shared_input and layer == 0 else stacked_linear
+        x = ACTIVATIONS[activation](linear(x, weights, f"{name}.{layer}", e))
+    return x
+
+
+def mixture(gate_logits, experts):
+    """sum_k softmax(gate_logits)_k * experts[k]: [B,E] and E tensors [B,H] -> [B,H]."""
+    gate = torch.softmax(gate_logits, dim=1)
+    return sum(gate[:, k : k + 1] * expert for k, expert in enumerate(experts))

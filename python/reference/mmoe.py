@@ -1,0 +1,18 @@
+"""Multi-gate mixture of experts (Ma et al., KDD 2018): f_t = T_t(sum_k softmax(W_t x)_k e_k(x))."""
+
+from .layers import fan_out_linear, mixture, mlp
+
+
+def groups(tasks):
+    return 1
+
+
+def features(x, weights, config, tasks):
+    x = x[0]
+    experts = [mlp(x, weights, "expert", k, config["expert_hidden"], config["activation"], shared_input=True)
+               for k in range(config["experts"])]
+    result = []
+    for t in range(tasks):
+        mixed = mixture(fan_out_linear(x, weights, "gate", t), experts)
+        result.append(mlp(mixed, weights, "tower", t, config["tower_hidden"], config["activation"], shared_input=False))
+    return result

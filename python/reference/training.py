@@ -1,0 +1,80 @@
+"""Outputs, losses, gradients and optimiser steps of a model, from its config and weights by name."""
+
+import torch
+
+from . import ektm, mmoe, ple, shared_bottom, single_task
+from .embedding import group_input, touched_rows
+from .losses import ektm_loss, standard_loss
+from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
+
+BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple}
+EMBEDDING = "embedding.weights"
+BUFFERS = {"router.label_similarity"}  # saved, not trained
+
+
+def forward(config, info, weights, batch):
+    """Logits by head, each [heads,B]."""
+    model, tasks = config["model"], len(info["tasks"])
+    backbone_config = model["backbone"] if model["name"] == "ektm" else model
+    assert not backbone_config["dropout"] and not model.get("transmitter_dropout"), "dropout is random: not part of the reference"
+    backbone = BACKBONES[backbone_config["name"]]
+    x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(backbone.groups(tasks))]
+    features = backbone.features(x, weights, backbone_config, tasks)
+    if model["name"] == "ektm":
+        output = ektm.forward(features, weights, model, info["tasks"])
+    else:
+        output = {"logits": [ektm.head(f, weights, "head", t) for t, f in enumerate(features)]}
+    return {name: torch.stack(heads) for name, heads in output.items() if heads is not None}
+
+
+def loss(config, info, output, batch):
+    """Total, names and values."""
+    names = [task["name"] for task in info["tasks"]]
+    weights_by_task = config["loss"]["task_weights"] or {}
+    task_weights = [weights_by_task.get(name, 1.0) for name in names]
+    model = config["model"]
+    if model["name"] == "ektm" and model["enhanced"]:
+        _, conversions = ektm.roots_and_conversions(info["tasks"])
+        total, values = ektm_loss(output, batch.targets(), task_weights, conversions, model)
+        names = names + [names[c] + ".enhanced" for c in conversions]
+    else:
+        total, values = standard_loss(output, batch.targets(), task_weights)
+    return total, names, torch.stack(values).detach()
+
+
+def gradients(config, info, weights, batch):
+    """Outputs, (total, names, values) of the loss, and the gradient of each trained tensor; the embeddings' l2 is part of theirs."""
+    leaves = {name: w.clone().requires_grad_(name not in BUFFERS) for name, w in weights.items()}
+    output = forward(config, info, leaves, batch)
+    total, names, values = loss(config, info, output, batch)
+    total.backward()
+    grads = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items() if name not in BUFFERS}
+    rows = touched_rows(info, batch)
+    grads[EMBEDDING][rows] += config["embedding"]["l2"] * weights[EMBEDDING][rows]
+    return {name: logits.detach() for name, logits in output.items()}, (total.detach(), names, values), grads
+
+
+def train(config, info, weights, batches, total_steps):
+    """Weights after one step on each batch, and per tensor sum_k sensitivity_k * max|gradient_k| (see optimizers.py): by how much a
+    weight moves when each gradient is wrong by its largest number."""
+    weights = {name: w.clone() for name, w in weights.items()}
+    reach = {name: torch.zeros_like(w) for name, w in weights.items()}
+    dense, rows_optimizer = Adam(config["optimizer"], config["optimizer"]["weight_decay"]), embedding_optimizer(config["embedding"])
+    for step, batch in enumerate(batches):
+        _, _, grads = gradients(config, info, weights, batch)
+        scale = clip_factor(grads.values(), config["optimizer"]["clip_norm"])
+        factor = learning_rate_factor(config["optimizer"], step, total_steps)
+        dense.start_step()
+        rows_optimizer.start_step()
+        for name, gradient in grads.items():
+            gradient = gradient * scale
+            if name == EMBEDDING:
+                rows = touched_rows(info, batch)
+                rate = config["embedding"]["learning_rate"] * factor
+                new, sensitivity = rows_optimizer.update(name, weights[name], gradient[rows], rate, rows)
+            else:
+                rows = slice(None)
+                new, sensitivity = dense.update(name, weights[name], gradient, config["optimizer"]["learning_rate"] * factor)
+            weights[name][rows] = new
+            reach[name][rows] += sensitivity * gradient.abs().max()
+    return weights, reach
