@@ -76,5 +76,6 @@ def train(config, info, weights, batches, total_steps):
                 rows = slice(None)
                 new, sensitivity = dense.update(name, weights[name], gradient, config["optimizer"]["learning_rate"] * factor)
             weights[name][rows] = new
-            reach[name][rows] += sensitivity * gradient.abs().max()
+            # An exact 0 (an inactive unit, an unobserved task) has no rounding error.
+            reach[name][rows] += torch.where(gradient[rows] == 0, 0, sensitivity * gradient.abs().max())
     return weights, reach

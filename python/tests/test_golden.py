@@ -1,0 +1,233 @@
+"""Golden parity: what the C++ program computes against the plain PyTorch reference, from the same start weights.
+
+ektm_golden (tests/golden) writes a file a case; tests/golden/cases.h lists them. The reference runs in float64, so every difference is
+the C++ program's rounding in float32, or an error of one of the two."""
+
+import copy
+import functools
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_folder
+
+from reference import training
+from reference.case import Case
+
+# Relative to each number, and never more than this relative to a tensor's largest number.
+RELATIVE = 1e-5
+# Relative to a tensor's largest number, for numbers that are sums of larger ones that cancel: an error of some float32 roundings
+# (1.2e-7) of the largest terms is left. The worst seen, a gradient through a softmax over 9 experts, is 2e-6.
+CANCELLED = 3e-6
+# Of a tensor's largest gradient: one float32 rounding.
+ROUNDING = 2.0**-23
+
+
+@functools.cache
+def golden_files():
+    """Runs ektm_golden once. The files by case, or what went wrong."""
+    program = build_folder() / "bin" / "ektm_golden"
+    if not program.exists():
+        return {}, f"{program} does not exist. Build the target ektm_golden, or set EKTM_BUILD to the build folder that has it."
+    golden_files.folder = tempfile.TemporaryDirectory(prefix="ektm_golden_")
+    result = subprocess.run([program, golden_files.folder.name], capture_output=True, text=True)
+    if result.returncode:
+        return {}, f"{program} failed with exit code {result.returncode}: {result.stderr}"
+    return {path.stem: path for path in sorted(Path(golden_files.folder.name).glob("*.safetensors"))}, ""
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        files, _ = golden_files()
+        metafunc.parametrize("case", list(files) or ["ektm_golden"], indirect=True)
+
+
+def load(name):
+    files, problem = golden_files()
+    if problem:
+        pytest.fail(problem)
+    return Case(files[name])
+
+
+@pytest.fixture
+def case(request):
+    return load(request.param)
+
+
+def start(case, dtype=torch.float64):
+    return {name: tensor.to(dtype) for name, tensor in case.group("start").items()}
+
+
+def batches(case, dtype=torch.float64):
+    return [case.batch(k, dtype) for k in range(3)]
+
+
+def assert_close(name, found, expected, extra=None):
+    """extra: tolerated on top, a tensor like expected."""
+    found, expected = found.double(), expected.double()
+    assert found.shape == expected.shape, f"{name}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
+    assert torch.isfinite(found).all(), f"{name}: not finite"
+    error, largest = (found - expected).abs(), expected.abs().max()
+    extra = torch.zeros_like(expected) if extra is None else extra.double()
+    bound = torch.minimum(RELATIVE * expected.abs() + CANCELLED * largest, RELATIVE * largest) + extra
+    over = error > bound
+    if over.any():
+        worst = int((error - bound).argmax())
+        raise AssertionError(f"{name}: {int(over.sum())} of {over.numel()} numbers differ; the worst, number {worst}: found "
+                             f"{found.flatten()[worst]:.9g}, expected {expected.flatten()[worst]:.9g}, tolerated error "
+                             f"{bound.flatten()[worst]:.2g}; largest number of the tensor {largest:.3g}")
+
+
+def assert_group_close(found, expected, extra=None):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert_close(name, found[name], expected[name], extra and extra.get(name))
+
+
+def check_pass(case, config, weights, dtype=torch.float64):
+    """Outputs, losses and gradients of batch 0."""
+    output, (total, names, values), grads = training.gradients(config, case.info, weights, case.batch(0, dtype))
+    assert_group_close(case.group("output"), output)
+    assert names == case.loss_names
+    assert_close("loss/values", case.tensors["loss/values"], values)
+    assert_close("loss/total", case.tensors["loss/total"], total[None])
+    assert_group_close(case.group("grad"), grads)
+
+
+def check_steps(case, config, weights):
+    """Weights after three steps. Adam and AdaGrad divide by the root of the squared gradients, which amplifies the rounding error of
+    gradients that are small beside the tensor's largest; `reach` says by how much, number by number. So one rounding of the largest
+    gradient is followed to each weight, and no more is tolerated. Few numbers need it (2 of 3,000 in ple_three_levels)."""
+    expected, reach = training.train(config, case.info, weights, batches(case), case.total_steps)
+    assert_group_close(case.group("end"), expected, {name: ROUNDING * r for name, r in reach.items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_outputs_losses_and_gradients(case, dtype):
+    check_pass(case, case.config, start(case, dtype), dtype)
+
+
+def test_weights_after_three_steps(case):
+    check_steps(case, case.config, start(case))
+
+
+def test_the_tolerance_of_weights_is_small(case):
+    """What is added for amplified rounding stays below 1 % of the learning rate for all but a few numbers."""
+    _, reach = training.train(case.config, case.info, start(case), batches(case), case.total_steps)
+    extra = ROUNDING * torch.cat([r.flatten() for r in reach.values()])
+    rate = max(case.config["optimizer"]["learning_rate"], case.config["embedding"]["learning_rate"])
+    share = float((extra > 0.01 * rate).double().mean())
+    assert share < 0.01, f"{share:.2%} of the numbers"
+
+
+def test_one_wrong_weight_is_noticed(case):
+    """Every trained tensor takes part: a change of 1e-3 in its most influential number must not pass."""
+    weights = start(case)
+    for name, gradient in case.group("grad").items():
+        assert gradient.abs().max() > 0, f"{name} has no influence on the loss"
+        changed = dict(weights)
+        changed[name] = weights[name].clone()
+        changed[name].view(-1)[gradient.abs().argmax()] += 1e-3
+        with pytest.raises(AssertionError):
+            check_pass(case, case.config, changed)
+
+
+# A case against the reference with one setting changed: the case really exercises that setting.
+OTHER_SETTINGS = [
+    ("mmoe_silu", "model.activation", "gelu"),
+    ("ektm_dot_none", "model.normalize", "softmax"),
+    ("ektm_cosine", "model.similarity", "label"),
+    ("ektm_cosine_none", "model.normalize", "softmax"),
+    ("ektm_label", "model.normalize", "none"),
+    ("ektm_label_none", "model.normalize", "softmax"),
+    ("ektm_detach_sources", "model.detach_sources", False),
+    ("ektm_detach_own", "model.detach_own", False),
+    ("ektm_detach_both", "model.detach_sources", False),
+    ("ektm_detach_both", "model.detach_own", False),
+    ("ektm_residual", "model.transmit", "gate"),
+    ("ektm_residual_detach", "model.detach_own", False),
+    ("ektm_mmoe_parallel", "model.transmit", "residual"),
+    ("ektm_mmoe_parallel", "model.router", False),
+    ("ektm_mmoe_parallel", "model.transmitter", False),
+    ("ektm_no_enhanced", "model.enhanced", True),
+    ("ektm_hard_none", "model.hard", "weight"),
+    ("ektm_hinge", "model.hard", "none"),
+    ("ektm_focal", "model.hard", "none"),
+    ("ektm_focal", "model.gamma", 1),
+    ("ektm_weights", "model.lambda", 1),
+    ("ektm_weights", "model.alpha", 1),
+    ("ektm_weights", "model.gamma", 1),
+    ("task_weights", "loss.task_weights", {}),
+    ("l2_and_decay", "embedding.l2", 0),
+]
+OTHER_STEPS = [
+    ("mmoe_parallel", "embedding.optimizer", "sgd"),
+    ("mmoe_parallel", "embedding.learning_rate", 0.011),
+    ("mmoe_parallel", "optimizer.learning_rate", 0.011),
+    ("mmoe_parallel", "optimizer.beta1", 0.8),
+    ("mmoe_parallel", "optimizer.beta2", 0.99),
+    ("mmoe_parallel", "embedding.beta1", 0.8),
+    ("mmoe_parallel", "embedding.beta2", 0.99),
+    ("adagrad", "embedding.optimizer", "rowwise_adagrad"),
+    ("rowwise_adagrad", "embedding.optimizer", "adagrad"),
+    ("sgd", "embedding.optimizer", "adagrad"),
+    ("l2_and_decay", "optimizer.weight_decay", 0),
+    ("l2_and_decay", "embedding.l2", 0.11),
+    ("clip", "optimizer.clip_norm", 0),
+    ("clip", "optimizer.clip_norm", 0.01),
+    ("warmup_cosine", "optimizer.schedule", "linear"),
+    ("warmup_cosine", "optimizer.warmup_steps", 2),
+    ("warmup_cosine", "optimizer.final_ratio", 0.2),
+]
+
+
+def with_setting(config, key, value):
+    section, name = key.split(".")
+    assert config[section][name] != value
+    config = copy.deepcopy(config)
+    config[section][name] = value
+    return config
+
+
+def setting_ids(settings):
+    return [f"{name}-{key}={value}" for name, key, value in settings]
+
+
+@pytest.mark.parametrize("name, key, value", OTHER_SETTINGS, ids=setting_ids(OTHER_SETTINGS))
+def test_another_setting_is_noticed(name, key, value):
+    case = load(name)
+    weights = start(case)
+    # So that a similarity that this case does not use can be computed at all.
+    weights.setdefault("router.label_similarity", torch.eye(len(case.info["tasks"]), dtype=torch.float64))
+    with pytest.raises(AssertionError):
+        check_pass(case, with_setting(case.config, key, value), weights)
+
+
+@pytest.mark.parametrize("name, key, value", OTHER_STEPS, ids=setting_ids(OTHER_STEPS))
+def test_another_optimiser_setting_is_noticed(name, key, value):
+    case = load(name)
+    config = with_setting(case.config, key, value)
+    with pytest.raises(AssertionError):
+        check_steps(case, config, start(case))
+
+
+@pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_residual_detach"])
+def test_detaching_both_leaves_the_backbone_alone(name):
+    """With detach_sources and detach_own, backbone, base heads and embeddings learn from the base losses only: their gradients are those
+    of the backbone without EKTM."""
+    case = load(name)
+    bare = dict(case.config, model=case.config["model"]["backbone"])
+    own = {n: w for n, w in start(case).items() if not n.startswith(("router.", "transmitter.", "enhanced."))}
+    _, _, expected = training.gradients(bare, case.info, own, case.batch(0, torch.float64))
+    found = case.group("grad")
+    assert len(expected) < len(found)
+    assert_group_close({n: found[n] for n in expected}, expected)
+
+
+@pytest.mark.parametrize("name", ["ektm_label", "ektm_label_none"])
+def test_label_similarity_holds_the_conversions(name):
+    """Of the correlations that ektm_golden gives, 0.1 (i + j) - 0.25 between tasks i and j, those of the tasks 1, 2 and 3."""
+    expected = torch.tensor([[1, 0.05, 0.15], [0.05, 1, 0.25], [0.15, 0.25, 1]])
+    assert_close(name, load(name).tensors["start/router.label_similarity"], expected)
