@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/fields.h"
@@ -15,6 +16,7 @@ enum class FeatureKind {
   Sequence,  // several values a row, oldest first (history): the newest `max_length` are kept, pooled
   Number,    // a real value: `bins` > 0 turns it into an Id by training quantiles; otherwise it is normalised and fed as it is
 };
+const char* to_string(FeatureKind kind);  // "id", "ids", "sequence", "number"
 
 struct Feature {
   std::string name;
@@ -28,6 +30,8 @@ struct Feature {
   std::string pooling = "mean";  // mean | sum
   int64_t bins = 0;              // Number
   std::string normalize = "standard";  // Number: standard | log_standard (log1p of the absolute value, sign kept) | minmax | none
+
+  void fields(FieldVisitor& v);
 };
 
 struct Task {
@@ -35,11 +39,15 @@ struct Task {
   std::string label;  // a column ("is_click") or an expression ("marital_stat == \"Never married\"")
   std::string after;  // the event that must have happened for this label to be observed; "" = a root
   std::string observed;  // optional expression; the label counts only where it is true (missing labels)
+
+  void fields(FieldVisitor& v);
 };
 
 struct Join {  // a side table: its columns are added to every row by key (a left join; no match = missing values)
   std::string file;  // relative to the schema's folder, or to the folder of --train when not found there
   std::string key;   // column in both
+
+  void fields(FieldVisitor& v);
 };
 
 struct Schema {
@@ -63,13 +71,18 @@ struct Schema {
   int task_index(const std::string& name) const;  // -1 when absent
   // Index of the task that `after` names, -1 for a root; aligned with `tasks`.
   std::vector<int> parents() const;
-  // XXH3 of the parts that decide the encoding (features, tasks, roles), 16 hex digits.
+  // XXH3 of the parts that decide the encoding (features, tasks, roles, missing), 16 hex digits.
   std::string hash() const;
+
+  void fields(FieldVisitor& v);  // the keys beside `features`, `tasks` and `join`
 };
 
 // Error Config with file and line for every problem at once: unknown key, duplicate feature or task, `after` that names no task or
 // makes a cycle, a feature whose column gives a label, bad label expression, ...
 Schema load_schema(const std::filesystem::path& file);
 Schema parse_schema(const std::string& text, const std::string& name, const std::filesystem::path& folder);
+
+// Every key of a schema file with type, default, range and meaning, by section: "", "features[]", "tasks[]", "join[]".
+std::vector<std::pair<std::string, std::vector<FieldHelp>>> schema_reference();
 
 }  // namespace ektm
