@@ -1,0 +1,56 @@
+#pragma once
+// The charts of the report, each one SVG panel with its own title and axes.
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "metrics/metrics.h"
+#include "report/svg.h"
+
+namespace ektm {
+
+struct ChartTitle {
+  std::string title, note;  // note: small, below the title
+};
+
+// AUC with its interval, one line a run; the run's name stands in the line.
+struct AucEntry {
+  std::string label;
+  RunStyle style;
+  std::optional<double> auc;
+  std::optional<Interval> interval;
+  bool best = false;
+};
+std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entries);
+
+// Curves over training steps. The point at `chosen_step` (the saved weights) is ringed.
+struct Curve {
+  RunStyle style;
+  std::vector<std::pair<double, double>> points;  // (step, value)
+  std::optional<int64_t> chosen_step;
+};
+std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves);
+
+// Mean prediction against observed rate with the diagonal; logarithmic where predictions span more than a factor of 20. Bins
+// without a positive lie hollow on the lower edge then.
+struct ReliabilityCurve {
+  RunStyle style;
+  std::vector<ReliabilityBin> bins;
+};
+std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& curves);
+
+// Values in cells, shaded by size. matrix: [rows][columns].
+struct LabelledMatrix {
+  std::vector<std::string> rows, columns;
+  std::vector<std::vector<double>> values;
+};
+std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, const std::string& row_axis, const std::string& column_axis);
+
+// Shares in [0, 1] as bars.
+std::string share_chart(const ChartTitle& title, const std::vector<std::pair<std::string, double>>& shares, const std::string& axis);
+
+// A run's line and marker for a legend.
+std::string legend_key(const RunStyle& style);
+
+}  // namespace ektm
