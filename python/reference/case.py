@@ -40,5 +40,5 @@ class Case:
         parts = self.group(f"batch{k}")
         bags = [(parts[f"bag{j}_offsets"].long(), parts[f"bag{j}_values"].long()) for j in range(len(self.info["bags"]))]
         weights = parts.get("weights", torch.ones(len(parts["ids"])))
-        return Batch(parts["ids"].long(), bags, parts["numbers"].to(dtype), parts["labels"].to(dtype), parts["observed"].to(dtype),
-                     weights.to(dtype))
+        return Batch(parts["ids"].long(), bags, parts["numbers"].to(dtype), parts["labels"].to(dtype),
+                     parts["observed"].to(dtype), weights.to(dtype))

@@ -1,5 +1,5 @@
-"""Small networks with weights taken from a dictionary by name. One network at a time: index e picks expert or task e of a tensor that
-holds all of them."""
+"""Small networks with weights taken from a dictionary by name. One network at a time: index e picks expert or task e of a
+tensor that holds all of them."""
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ def stacked_linear(x, weights, name, e):
 
 
 def mlp(x, weights, name, e, hidden, activation, shared_input):
-    """Hidden layers <name>.0, <name>.1, ... of network e, an activation after each. shared_input: the first layer's weights are stored
-    as those of maps of one input."""
+    """Hidden layers <name>.0, <name>.1, ... of network e, an activation after each. shared_input: the first layer's weights are
+    stored as those of maps of one input."""
     for layer in range(len(hidden)):
         linear = fan_out_linear if shared_input and layer == 0 else stacked_linear
         x = ACTIVATIONS[activation](linear(x, weights, f"{name}.{layer}", e))

@@ -69,5 +69,8 @@ class Sgd:
 
 
 def embedding_optimizer(config):
-    return {"adam": lambda: Adam(config, 0), "adagrad": lambda: Adagrad(config, False), "rowwise_adagrad": lambda: Adagrad(config, True),
-            "sgd": Sgd}[config["optimizer"]]()
+    if config["optimizer"] == "adam":
+        return Adam(config, weight_decay=0)
+    if config["optimizer"] == "sgd":
+        return Sgd()
+    return Adagrad(config, rowwise={"adagrad": False, "rowwise_adagrad": True}[config["optimizer"]])

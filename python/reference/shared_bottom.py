@@ -9,4 +9,5 @@ def groups(tasks):
 
 def features(x, weights, config, tasks):
     bottom = mlp(x[0], weights, "bottom", 0, config["bottom_hidden"], config["activation"], shared_input=True)
-    return [mlp(bottom, weights, "tower", t, config["tower_hidden"], config["activation"], shared_input=True) for t in range(tasks)]
+    return [mlp(bottom, weights, "tower", t, config["tower_hidden"], config["activation"], shared_input=True)
+            for t in range(tasks)]

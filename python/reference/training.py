@@ -43,7 +43,7 @@ def loss(config, info, output, batch):
 
 
 def gradients(config, info, weights, batch):
-    """Outputs, (total, names, values) of the loss, and the gradient of each trained tensor; the embeddings' l2 is part of theirs."""
+    """Outputs, (total, names, values) of the loss, and the gradient of each trained tensor; the embeddings' includes l2."""
     leaves = {name: w.clone().requires_grad_(name not in BUFFERS) for name, w in weights.items()}
     output = forward(config, info, leaves, batch)
     total, names, values = loss(config, info, output, batch)
@@ -55,11 +55,12 @@ def gradients(config, info, weights, batch):
 
 
 def train(config, info, weights, batches, total_steps):
-    """Weights after one step on each batch, and per tensor sum_k sensitivity_k * max|gradient_k| (see optimizers.py): by how much a
-    weight moves when each gradient is wrong by its largest number."""
+    """Weights after one step on each batch, and per tensor sum_k sensitivity_k * max|gradient_k| (see optimizers.py): by how
+    much a weight moves when each gradient is wrong by its largest number."""
     weights = {name: w.clone() for name, w in weights.items()}
     reach = {name: torch.zeros_like(w) for name, w in weights.items()}
-    dense, rows_optimizer = Adam(config["optimizer"], config["optimizer"]["weight_decay"]), embedding_optimizer(config["embedding"])
+    dense = Adam(config["optimizer"], config["optimizer"]["weight_decay"])
+    rows_optimizer = embedding_optimizer(config["embedding"])
     for step, batch in enumerate(batches):
         _, _, grads = gradients(config, info, weights, batch)
         scale = clip_factor(grads.values(), config["optimizer"]["clip_norm"])

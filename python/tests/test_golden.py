@@ -1,10 +1,11 @@
 """Golden parity: what the C++ program computes against the plain PyTorch reference, from the same start weights.
 
-ektm_golden (tests/golden) writes a file a case; tests/golden/cases.h lists them. The reference runs in float64, so every difference is
-the C++ program's rounding in float32, or an error of one of the two."""
+ektm_golden (tests/golden) writes a file a case; tests/golden/cases.h lists them. The reference runs in float64, so every
+difference is the C++ program's rounding in float32, or an error of one of the two."""
 
 import copy
 import functools
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,6 +16,9 @@ from conftest import build_folder
 
 from reference import training
 from reference.case import Case
+
+# The tensors are small: waiting threads would only compete for the cores, here and in ektm_golden.
+torch.set_num_threads(1)
 
 # Relative to each number, and never more than this relative to a tensor's largest number.
 RELATIVE = 1e-5
@@ -32,7 +36,8 @@ def golden_files():
     if not program.exists():
         return {}, f"{program} does not exist. Build the target ektm_golden, or set EKTM_BUILD to the build folder that has it."
     golden_files.folder = tempfile.TemporaryDirectory(prefix="ektm_golden_")
-    result = subprocess.run([program, golden_files.folder.name], capture_output=True, text=True)
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    result = subprocess.run([program, golden_files.folder.name], env=environment, capture_output=True, text=True)
     if result.returncode:
         return {}, f"{program} failed with exit code {result.returncode}: {result.stderr}"
     return {path.stem: path for path in sorted(Path(golden_files.folder.name).glob("*.safetensors"))}, ""
@@ -97,9 +102,9 @@ def check_pass(case, config, weights, dtype=torch.float64):
 
 
 def check_steps(case, config, weights):
-    """Weights after three steps. Adam and AdaGrad divide by the root of the squared gradients, which amplifies the rounding error of
-    gradients that are small beside the tensor's largest; `reach` says by how much, number by number. So one rounding of the largest
-    gradient is followed to each weight, and no more is tolerated. Few numbers need it (2 of 3,000 in ple_three_levels)."""
+    """Weights after three steps. Adam and AdaGrad divide by the root of the squared gradients, which amplifies the rounding
+    error of gradients that are small beside the tensor's largest; `reach` says by how much, number by number. So one rounding of
+    the largest gradient is followed to each weight, and no more is tolerated. Few numbers need it (2 in ple_three_levels)."""
     expected, reach = training.train(config, case.info, weights, batches(case), case.total_steps)
     assert_group_close(case.group("end"), expected, {name: ROUNDING * r for name, r in reach.items()})
 
@@ -215,8 +220,8 @@ def test_another_optimiser_setting_is_noticed(name, key, value):
 
 @pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_residual_detach"])
 def test_detaching_both_leaves_the_backbone_alone(name):
-    """With detach_sources and detach_own, backbone, base heads and embeddings learn from the base losses only: their gradients are those
-    of the backbone without EKTM."""
+    """With detach_sources and detach_own, backbone, base heads and embeddings learn from the base losses only: their gradients
+    are those of the backbone without EKTM."""
     case = load(name)
     bare = dict(case.config, model=case.config["model"]["backbone"])
     own = {n: w for n, w in start(case).items() if not n.startswith(("router.", "transmitter.", "enhanced."))}
