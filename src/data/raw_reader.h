@@ -17,27 +17,33 @@ struct RawInput {
 };
 
 // A column of a chunk. CSV columns are texts as they stand in the file (nothing passes through a float); Parquet and Arrow columns
-// keep their type. Access through cell(): text and "missing".
+// keep their type. A joined column is a DictionaryArray: `dictionary` is the side table's whole column (the same object in every
+// chunk), an index is the row of the match, null where there is none. Access through CellReader: text and "missing".
 struct RawChunk {
   std::shared_ptr<arrow::RecordBatch> columns;  // the needed columns, joined ones included, in the order they were asked for
   std::shared_ptr<arrow::RecordBatch> own;      // the file's own columns as read (only when RawReader was asked to keep them)
   std::string file;
   int64_t first_row = 0;    // number of the chunk's first data row within the file, from 1
+  bool csv = false;         // the file has lines
+  std::shared_ptr<const std::vector<int64_t>> skipped_rows;  // rows of the file that were skipped as ragged, ascending; CSV only
   int64_t rows() const { return columns->num_rows(); }
-  // "a.csv, row 17 (line 18), column price"; the line only for CSV.
+  // The number within the file, from 1, of the chunk's row `row` (0 .. rows()-1); skipped rows count.
+  int64_t file_row(int64_t row) const;
+  // "a.csv, row 17 (line 18), column price"; the line only for CSV, "of users.csv" behind a joined column. Reads the file up to
+  // the row to find the line: for errors only.
   std::string where(int64_t row, const std::string& column) const;
 };
 
 // Reads the cells of one column of a chunk as text. Integers of Parquet/Arrow become decimal text (exact to 64 bits, signed and
-// unsigned), bools 0/1, dates and timestamps ISO text, floats their shortest round-trip text; null or a text in schema.missing is missing.
-// UTF-8 is checked here: Error Data on an invalid byte.
+// unsigned), bools 0/1, dates and timestamps ISO text, floats their shortest round-trip text; null, the NaN of a floating column or a
+// text in schema.missing is missing. UTF-8 is checked here: Error Data on an invalid byte. The chunk must outlive the reader.
 class CellReader {
  public:
   CellReader(const RawChunk& chunk, int column_index, const Schema& schema);
   Cell cell(int64_t row);            // valid until the next call
-  bool is_float() const;             // the raw column is a floating type: ids refuse it
-  bool is_list() const;              // an Arrow list
-  // The elements of a list cell, or of a text cell split at `separator`; missing and empty elements are left out.
+  bool is_float() const;             // the raw column, or its list's element, is a floating type: ids refuse it
+  bool is_list() const;              // an Arrow list; cell() is an Error Data on it
+  // The elements of a list cell, or of a text cell split at `separator`; missing and empty elements are left out. Replaces `out`.
   void elements(int64_t row, const std::string& separator, std::vector<std::string>& out);
 
  private:
@@ -52,12 +58,16 @@ class RawReader {
  public:
   struct Options {
     bool keep_own_columns = false;                  // fill RawChunk::own (all columns of the file)
-    std::vector<std::string> optional_columns;      // asked for, but filled with nulls where the input lacks them (labels in predict)
+    // Those of `columns` that may be absent: filled with nulls where the input lacks them (labels in predict). Side tables are not
+    // opened for their sake alone.
+    std::vector<std::string> optional_columns;
     int64_t chunk_bytes = 8 << 20;                  // memory bound
     // Folders searched for the side tables of schema.joins, after schema.folder.
     std::vector<std::string> join_folders;
   };
-  // `columns`: names needed, each from the file itself or from a joined side table. Side tables are held in memory.
+  // `columns`: names needed, each once, from the file itself (which goes first), its key=value folders, or a joined side table. A side
+  // table gives its columns other than its key; its key may come from an earlier join. Side tables are held in memory, and opened
+  // only when the file itself lacks a needed column. `schema` must outlive the reader.
   RawReader(const RawInput& input, const Schema& schema, std::vector<std::string> columns, Options options);
   ~RawReader();
   // False at the end.
