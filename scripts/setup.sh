@@ -76,10 +76,12 @@ for name, version in pins(pathlib.Path(sys.argv[1])):
 PYTHON
 }
 if ! satisfied "$requirements"; then
-  index=()
+  pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
   # The default torch wheel wants the CUDA toolkit at build time; machines without a GPU take the smaller CPU wheel.
-  command -v nvidia-smi >/dev/null || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "${index[@]}" -r "$requirements"
+  if ! command -v nvidia-smi >/dev/null; then
+    pip_install --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' python/requirements.txt)"
+  fi
+  pip_install -r "$requirements"
 fi
 satisfied "$requirements" || stop "pip ended well, but .venv does not hold the versions of $requirements. Remove .venv and try again."
 
