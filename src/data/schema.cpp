@@ -164,7 +164,8 @@ class SchemaParser {
     for (auto [key, text] : {std::pair{"label", &task.label}, std::pair{"observed", &task.observed}}) {
       if (text->empty()) continue;
       try {
-        for (const auto& column : Expression::parse(*text, prefix + key).columns()) columns.push_back(column);
+        Expression expression = Expression::parse(*text, prefix + key);
+        columns.insert(columns.end(), expression.columns().begin(), expression.columns().end());
       } catch (const Error& error) {
         errors_.add(node[key], prefix + key, error.message());
       }
