@@ -64,6 +64,9 @@ class Ektm : public Model {
     if (conversions_.empty()) conversions_.swap(roots_);
     if (!config_.router && roots_.empty())
       fail(ErrorKind::Config, "model.router", "found false; without a click task (a task that others follow) F_i would be empty. Use true.");
+    if (!config_.enhanced && config_.detach_own)
+      fail(ErrorKind::Config, "model.detach_own",
+           "found true beside enhanced: false; then no loss would train the features of the CVR tasks. Use false.");
     const int64_t all = static_cast<int64_t>(spec.tasks.size()), count = static_cast<int64_t>(conversions_.size());
     const int64_t width = backbone_->feature_width();
     base_weight_ = store.add("head.weight", {all, width, 1}, Init::Xavier);
@@ -125,7 +128,7 @@ class Ektm : public Model {
     output.logits = roots_.empty() ? output.enhanced_logits
                                    : output.base_logits.index_copy(0, at::tensor(conversions_), output.enhanced_logits);
     if (!config_.enhanced) output.base_logits = at::Tensor();
-      return output;
+    return output;
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
@@ -175,8 +178,8 @@ class Ektm : public Model {
     if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({count, -1, -1});
     at::Tensor queries = own.transpose(0, 1);                                        // [B,T,d]
     at::Tensor sources = (config_.detach_sources ? f.detach() : f).transpose(0, 1);  // [B,T,d]
-    // Of value 0. A task's own term s_ii f_i is no transfer: detach_own alone decides on its gradient, as key and as source too. Where
-    // the two switches differ, adding this to task i's own source does that.
+    // Of value 0. A task's own term s_ii f_i is no transfer: detach_own alone decides on its gradient, as key and as source too.
+    // Where the two switches differ, adding this to task i's own source does that.
     at::Tensor shift;
     if (config_.detach_sources != config_.detach_own && f.requires_grad()) shift = queries - sources;
     at::Tensor s = similarity(queries, sources, shift);                              // [B,T,T]
