@@ -131,6 +131,9 @@ def test_one_wrong_weight_is_noticed(case):
     """Every trained tensor takes part: a change of 1e-3 in its most influential number must not pass."""
     weights = start(case)
     for name, gradient in case.group("grad").items():
+        if case.name == "ektm_mmoe_one" and name in ("router.query", "router.key"):
+            assert gradient.abs().max() == 0  # of a single conversion the softmax is 1, whatever the similarity
+            continue
         assert gradient.abs().max() > 0, f"{name} has no influence on the loss"
         changed = dict(weights)
         changed[name] = weights[name].clone()

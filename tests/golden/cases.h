@@ -34,6 +34,10 @@ inline std::vector<GoldenCase> golden_cases() {
     for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple}})
       cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
   }
+  for (const std::string chain : {"one", "two_roots"})
+    cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
+  cases.push_back({"ektm_detach_sources_two_roots", "two_roots", {"model={name: ektm, detach_sources: true, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
+  cases.push_back({"single_task_linear", "parallel", {"model={name: single_task, hidden: []}"}});
   cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
   cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
   auto ektm = [&](const std::string& name, const std::string& keys) {

@@ -8,7 +8,8 @@
 namespace ektm {
 
 // 3 single-valued fields over 2 tables (two share one), a mean-pooled and a sum-pooled bag, 2 numbers.
-// chain "parallel": click -> a, b, c;  "sequential": click -> a -> b -> c;  "roots": a, b independent of each other.
+// chain "parallel": click -> a, b, c;  "sequential": click -> a -> b -> c;  "roots": a, b independent of each other;
+// "one": click -> a;  "two_roots": view -> a -> c and click -> b, conversions and roots in mixed order.
 inline DatasetInfo toy_info(const std::string& chain) {
   DatasetInfo info;
   info.tables = {{"user", 12}, {"item", 20}};
@@ -17,6 +18,8 @@ inline DatasetInfo toy_info(const std::string& chain) {
   info.numbers = {"price", "age"};
   if (chain == "parallel") info.tasks = {{"click", -1}, {"a", 0}, {"b", 0}, {"c", 0}};
   if (chain == "sequential") info.tasks = {{"click", -1}, {"a", 0}, {"b", 1}, {"c", 2}};
+  if (chain == "one") info.tasks = {{"click", -1}, {"a", 0}};
+  if (chain == "two_roots") info.tasks = {{"view", -1}, {"a", 0}, {"click", -1}, {"b", 2}, {"c", 1}};
   if (chain == "roots") info.tasks = {{"a", -1}, {"b", -1}};
   info.schema_hash = "toy";
   return info;
