@@ -18,9 +18,15 @@ constexpr double kLoglossClip = 1e-7;
 constexpr double kNormal975 = 1.959963984540054;  // the 97.5 % quantile of the standard normal
 
 // A row in 31 bits. Floats of [0,1] are ordered as their bits are, and 1.0f is 0x3f800000: the label fits below.
-uint32_t pack(float prediction, uint8_t label) { return std::bit_cast<uint32_t>(prediction) << 1 | label; }
-uint32_t prediction_bits(uint32_t key) { return key >> 1; }
-double prediction_of(uint32_t key) { return std::bit_cast<float>(key >> 1); }
+uint32_t pack(float prediction, uint8_t label) {
+  return std::bit_cast<uint32_t>(prediction) << 1 | label;
+}
+uint32_t prediction_bits(uint32_t key) {
+  return key >> 1;
+}
+double prediction_of(uint32_t key) {
+  return std::bit_cast<float>(key >> 1);
+}
 
 // Radix sort from the lowest digit, 3 digits of 11 bits.
 void sort_keys(std::vector<uint32_t>& keys) {
@@ -44,19 +50,22 @@ std::vector<uint32_t> sorted_keys(const std::vector<float>& predictions, const s
   return keys;
 }
 
-// Calls visit(prediction, positives, negatives) for every run of equal predictions in [begin, end), lowest first. Everything below
-// rests on these runs: what it sums depends neither on the order of the rows nor on how ties were broken.
+// Calls visit(prediction, positives, negatives) for every run of equal predictions in [begin, end), lowest first. Everything
+// below rests on these runs: what it sums depends neither on the order of the rows nor on how ties were broken.
 template <class Iterator, class Key, class Visit>
 void for_each_run(Iterator begin, Iterator end, Key key_of, Visit visit) {
   while (begin != end) {
     const uint32_t first = key_of(*begin);
     int64_t positives = 0, rows = 0;
-    for (; begin != end && prediction_bits(key_of(*begin)) == prediction_bits(first); ++begin, ++rows) positives += key_of(*begin) & 1;
+    for (; begin != end && prediction_bits(key_of(*begin)) == prediction_bits(first); ++begin, ++rows)
+      positives += key_of(*begin) & 1;
     visit(prediction_of(first), positives, rows - positives);
   }
 }
 
-uint32_t same_key(uint32_t key) { return key; }
+uint32_t same_key(uint32_t key) {
+  return key;
+}
 
 // Twice the Mann-Whitney statistic in integers (exact below 2^32 rows): a pair in the right order counts 2, a tie 1.
 struct PairCount {
@@ -153,11 +162,14 @@ void add_group_metrics(std::vector<GroupRow>& rows, BinaryMetrics& metrics) {
   if (used_rows > 0) metrics.gauc = weighted / static_cast<double>(used_rows);
 }
 
-nlohmann::json json_or_null(const std::optional<double>& value) { return value ? nlohmann::json(*value) : nlohmann::json(nullptr); }
+nlohmann::json json_or_null(const std::optional<double>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
+}
 
 const nlohmann::json& field(const nlohmann::json& json, const char* name) {
   if (!json.is_object() || !json.contains(name))
-    fail(ErrorKind::Data, fmt::format("metrics, field {}", name), "the field is missing. Write the file again with ektm evaluate.");
+    fail(ErrorKind::Data, fmt::format("metrics, field {}", name),
+         "the field is missing. Write the file again with ektm evaluate.");
   return json[name];
 }
 
@@ -167,7 +179,8 @@ T get(const nlohmann::json& json, const char* name) {
   try {
     return value.get<T>();
   } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::Data, fmt::format("metrics, field {}", name), "found {}: {}. Write the file again with ektm evaluate.", value.dump(), error.what());
+    fail(ErrorKind::Data, fmt::format("metrics, field {}", name), "found {}: {}. Write the file again with ektm evaluate.",
+         value.dump(), error.what());
   }
 }
 
@@ -181,7 +194,9 @@ std::optional<double> get_optional(const nlohmann::json& json, const char* name)
 void BinaryAccumulator::add(float prediction, uint8_t label, uint64_t group) {
   if (!(prediction >= 0 && prediction <= 1))
     fail(ErrorKind::Model, fmt::format("prediction of row {}", predictions_.size()),
-         "found {}; expected a probability in [0, 1]. The model's weights are likely not finite: train with a lower learning rate.", prediction);
+         "found {}; expected a probability in [0, 1]. The model's weights are likely not finite: train with a lower learning "
+         "rate.",
+         prediction);
   EKTM_CHECK(label <= 1);
   if (group != 0 || !groups_.empty()) {
     groups_.resize(predictions_.size(), 0);
@@ -219,7 +234,8 @@ BinaryMetrics BinaryAccumulator::compute(bool with_groups) const {
   metrics.reliability = reliability_bins(keys);
   if (metrics.rows > 0) {
     double error = 0;
-    for (const auto& bin : metrics.reliability) error += static_cast<double>(bin.rows) * std::abs(bin.mean_prediction - bin.positive_rate);
+    for (const auto& bin : metrics.reliability)
+      error += static_cast<double>(bin.rows) * std::abs(bin.mean_prediction - bin.positive_rate);
     metrics.ece = error / static_cast<double>(metrics.rows);
   }
   if (with_groups) {
@@ -230,20 +246,30 @@ BinaryMetrics BinaryAccumulator::compute(bool with_groups) const {
   return metrics;
 }
 
-std::optional<double> BinaryAccumulator::auc() const { return count_pairs(sorted_keys(predictions_, labels_)).auc(); }
+std::optional<double> BinaryAccumulator::auc() const {
+  return count_pairs(sorted_keys(predictions_, labels_)).auc();
+}
 
-std::optional<double> BinaryAccumulator::logloss() const { return mean_logloss(sorted_keys(predictions_, labels_)); }
+std::optional<double> BinaryAccumulator::logloss() const {
+  return mean_logloss(sorted_keys(predictions_, labels_));
+}
 
 nlohmann::json to_json(const BinaryMetrics& metrics) {
-  nlohmann::json json = {{"rows", metrics.rows},           {"positives", metrics.positives},
-                         {"auc", json_or_null(metrics.auc)}, {"auc_95", nullptr},
-                         {"gauc", json_or_null(metrics.gauc)}, {"groups", metrics.groups},
-                         {"groups_left_out", metrics.groups_left_out}, {"logloss", json_or_null(metrics.logloss)},
-                         {"pcoc", json_or_null(metrics.pcoc)}, {"ece", json_or_null(metrics.ece)},
+  nlohmann::json json = {{"rows", metrics.rows},
+                         {"positives", metrics.positives},
+                         {"auc", json_or_null(metrics.auc)},
+                         {"auc_95", nullptr},
+                         {"gauc", json_or_null(metrics.gauc)},
+                         {"groups", metrics.groups},
+                         {"groups_left_out", metrics.groups_left_out},
+                         {"logloss", json_or_null(metrics.logloss)},
+                         {"pcoc", json_or_null(metrics.pcoc)},
+                         {"ece", json_or_null(metrics.ece)},
                          {"reliability", nlohmann::json::array()}};
   if (metrics.auc_95) json["auc_95"] = {metrics.auc_95->low, metrics.auc_95->high};
   for (const auto& bin : metrics.reliability)
-    json["reliability"].push_back({{"mean_prediction", bin.mean_prediction}, {"positive_rate", bin.positive_rate}, {"rows", bin.rows}});
+    json["reliability"].push_back(
+        {{"mean_prediction", bin.mean_prediction}, {"positive_rate", bin.positive_rate}, {"rows", bin.rows}});
   return json;
 }
 
@@ -263,7 +289,8 @@ BinaryMetrics binary_metrics_from_json(const nlohmann::json& json) {
   metrics.pcoc = get_optional(json, "pcoc");
   metrics.ece = get_optional(json, "ece");
   for (const auto& bin : field(json, "reliability"))
-    metrics.reliability.push_back({get<double>(bin, "mean_prediction"), get<double>(bin, "positive_rate"), get<int64_t>(bin, "rows")});
+    metrics.reliability.push_back(
+        {get<double>(bin, "mean_prediction"), get<double>(bin, "positive_rate"), get<int64_t>(bin, "rows")});
   return metrics;
 }
 
@@ -286,8 +313,9 @@ EvaluationResult EvaluationResult::from_json(const nlohmann::json& json) {
   result.model = get<std::string>(json, "model");
   result.split = get<std::string>(json, "split");
   for (const auto& line : field(json, "results"))
-    result.results.push_back({get<std::string>(line, "task"), get<std::string>(line, "rows_covered"), get<std::string>(line, "quantity"),
-                              get<std::string>(line, "head"), get<std::string>(line, "scenario"), binary_metrics_from_json(line)});
+    result.results.push_back({get<std::string>(line, "task"), get<std::string>(line, "rows_covered"),
+                              get<std::string>(line, "quantity"), get<std::string>(line, "head"),
+                              get<std::string>(line, "scenario"), binary_metrics_from_json(line)});
   return result;
 }
 
@@ -303,9 +331,9 @@ std::string EvaluationResult::to_text() const {
     for (const auto& result : results) {
       if (result.scenario != scenario) continue;
       const auto& m = result.metrics;
-      table.row({result.task, result.quantity, result.head, with_commas(m.rows), with_commas(m.positives), number_or_dash(m.auc, 4),
-                 m.auc_95 ? fmt::format("{:.4f} .. {:.4f}", m.auc_95->low, m.auc_95->high) : "-", number_or_dash(m.gauc, 4),
-                 number_or_dash(m.logloss, 4), number_or_dash(m.pcoc, 3), number_or_dash(m.ece, 4)});
+      table.row({result.task, result.quantity, result.head, with_commas(m.rows), with_commas(m.positives),
+                 number_or_dash(m.auc, 4), m.auc_95 ? fmt::format("{:.4f} .. {:.4f}", m.auc_95->low, m.auc_95->high) : "-",
+                 number_or_dash(m.gauc, 4), number_or_dash(m.logloss, 4), number_or_dash(m.pcoc, 3), number_or_dash(m.ece, 4)});
     }
   }
   return table.to_string();

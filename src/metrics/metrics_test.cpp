@@ -97,7 +97,9 @@ TEST(Metrics, AucOfNeighbouringFloats) {
   EXPECT_EQ(accumulate({{-0.0f, 0, 0}, {0.0f, 1, 0}}).auc(), 0.5);
 }
 
-void expect_equal_bits(const BinaryMetrics& a, const BinaryMetrics& b) { EXPECT_EQ(to_json(a).dump(), to_json(b).dump()); }
+void expect_equal_bits(const BinaryMetrics& a, const BinaryMetrics& b) {
+  EXPECT_EQ(to_json(a).dump(), to_json(b).dump());
+}
 
 TEST(Metrics, OrderAndChunkingHaveNoInfluenceOnAnyBit) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
@@ -307,7 +309,8 @@ TEST(EvaluationResult, TextIsAlignedWithOverallFirst) {
   const std::string text = result.to_text();
   EXPECT_LT(text.find("1,500"), text.find("scenario 7"));
   std::vector<std::string> lines;
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) lines.push_back(text.substr(begin, end - begin));
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
+    lines.push_back(text.substr(begin, end - begin));
   ASSERT_EQ(lines.size(), 8u);  // title, header, 2 rows; empty line, title, header, 1 row
   EXPECT_EQ(lines[0], "ektm(mmoe), split test");
   // Right-aligned numbers end below the end of their header (the umlaut is one column in two bytes).

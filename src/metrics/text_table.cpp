@@ -11,7 +11,8 @@ namespace {
 
 // Code points of UTF-8: bytes that are no continuation.
 size_t display_width(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 }  // namespace
@@ -21,7 +22,9 @@ void TextTable::row(std::vector<std::string> cells) {
   lines_.push_back({std::move(cells), ""});
 }
 
-void TextTable::line(std::string text) { lines_.push_back({{}, std::move(text)}); }
+void TextTable::line(std::string text) {
+  lines_.push_back({{}, std::move(text)});
+}
 
 std::string TextTable::to_string() const {
   std::vector<size_t> widths(columns_.size(), 0);

@@ -46,6 +46,11 @@ double widest_px(const std::vector<std::string>& labels) {
   return widest;
 }
 
+std::string cell_text(double value, bool with_sign) {
+  if (std::abs(value) < 0.005) return "0.00";
+  return with_sign ? fmt::format("{:+.2f}", value) : fmt::format("{:.2f}", value);
+}
+
 std::string mix(const std::array<int, 3>& from, const std::array<int, 3>& to, double share) {
   std::string color = "#";
   for (int c = 0; c < 3; ++c) color += fmt::format("{:02x}", static_cast<int>(std::lround(from[c] + share * (to[c] - from[c]))));
@@ -65,11 +70,12 @@ std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entr
   }
   if (range.empty()) return nothing_to_draw(title);
   range.pad(0.05);
-  const double left = widest_px(labels) + 12, right = kPanelWidth - kValueWidth, bottom = kTop + kRow * static_cast<double>(entries.size());
+  const double left = widest_px(labels) + 12, right = kPanelWidth - kValueWidth,
+               bottom = kTop + kRow * static_cast<double>(entries.size());
   const Scale x{range.low, range.high, left, right};
   Svg svg(kPanelWidth, bottom + 34, "AUC of " + title.title);
   draw_title(svg, title);
-  const auto ticks = linear_ticks(range.low, range.high, 4);
+  const auto ticks = linear_ticks(range.low, range.high, 5);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 30, "AUC", "tick", "middle");
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -96,14 +102,14 @@ std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curve
   steps.add(0);
   if (steps.high == 0) steps.high = 1;
   values.pad(0.06);
-  const auto y_ticks = linear_ticks(values.low, values.high, 5);
+  const auto y_ticks = linear_ticks(values.low, values.high, 6);
   const auto y_labels = tick_labels(y_ticks);
   const double left = widest_px(y_labels) + 10, right = kPanelWidth - 18, bottom = kTop + kHeight;
   const Scale x{steps.low, steps.high, left, right}, y{values.low, values.high, bottom, kTop};
   Svg svg(kPanelWidth, bottom + 36, title.title);
   draw_title(svg, title);
   svg.y_axis(y, y_ticks, y_labels, left, right);
-  const auto x_ticks = linear_ticks(steps.low, steps.high, 5);
+  const auto x_ticks = linear_ticks(steps.low, steps.high, 6);
   svg.x_axis(x, x_ticks, tick_labels(x_ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 31, "training step", "tick", "middle");
   for (const auto& curve : curves) {
@@ -125,8 +131,33 @@ std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curve
   return svg.to_string();
 }
 
-std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& curves) {
+namespace {
+
+// Pairs of neighbouring bins as one: calmer to the eye.
+std::vector<ReliabilityBin> halved(const std::vector<ReliabilityBin>& bins) {
+  std::vector<ReliabilityBin> result;
+  for (size_t b = 0; b < bins.size(); b += 2) {
+    ReliabilityBin merged;
+    for (size_t i = b; i < std::min(b + 2, bins.size()); ++i) {
+      const double rows = static_cast<double>(bins[i].rows);
+      merged.mean_prediction += rows * bins[i].mean_prediction;
+      merged.positive_rate += rows * bins[i].positive_rate;
+      merged.rows += bins[i].rows;
+    }
+    if (merged.rows == 0) continue;
+    merged.mean_prediction /= static_cast<double>(merged.rows);
+    merged.positive_rate /= static_cast<double>(merged.rows);
+    result.push_back(merged);
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& full) {
   constexpr double kSide = 250;
+  std::vector<ReliabilityCurve> curves = full;
+  for (auto& curve : curves) curve.bins = halved(curve.bins);
   Range all, positive;
   for (const auto& curve : curves)
     for (const auto& bin : curve.bins)
@@ -149,7 +180,7 @@ std::string reliability_chart(const ChartTitle& title, const std::vector<Reliabi
     range.low = 0;
     range.high = std::min(1.0, all.high * 1.08);
   }
-  const auto ticks = logarithmic ? log_ticks(range.low, range.high, 6) : linear_ticks(range.low, range.high, 5);
+  const auto ticks = logarithmic ? log_ticks(range.low, range.high, 5) : linear_ticks(range.low, range.high, 5);
   std::vector<std::string> labels;
   for (double tick : ticks) labels.push_back(percent_label(tick));
   const double left = widest_px(labels) + 28, right = left + kSide, bottom = kTop + kSide;
@@ -181,7 +212,8 @@ std::string reliability_chart(const ChartTitle& title, const std::vector<Reliabi
   return svg.to_string();
 }
 
-std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, const std::string& row_axis, const std::string& column_axis) {
+std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, const std::string& row_axis,
+                     const std::string& column_axis) {
   constexpr double kRow = 27, kCellLeast = 46, kCellMost = 76, kLabelMost = 120, kTurn = 35;
   double largest = 0;
   bool negative = false;
@@ -190,8 +222,8 @@ std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, cons
   std::vector<std::string> rows, columns;
   for (const auto& name : matrix.rows) rows.push_back(shorten(name, kLabelMost, kTickFont));
   for (const auto& name : matrix.columns) columns.push_back(shorten(name, kLabelMost, kTickFont));
-  const double cell = std::clamp(widest_px(columns) + 10, kCellLeast, kCellMost);
-  const bool turned = widest_px(columns) + 6 > cell;
+  const bool turned = widest_px(columns) + 10 > kCellMost;
+  const double cell = turned ? kCellLeast : std::max(widest_px(columns) + 10, kCellLeast);
   const double turned_height = widest_px(columns) * std::sin(kTurn * M_PI / 180) + 8;
   const double left = widest_px(rows) + 28, top = kTop + 16 + (turned ? turned_height : 16);
   const double right = left + cell * static_cast<double>(columns.size()), bottom = top + kRow * static_cast<double>(rows.size());
@@ -215,22 +247,25 @@ std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, cons
       // Blue for what adds, orange for what takes away.
       const std::string fill = mix({247, 250, 253}, value < 0 ? std::array{200, 80, 0} : std::array{0, 82, 136}, share);
       const double x = left + cell * static_cast<double>(j);
-      svg.rect(x + 0.5, y + 0.5, cell - 1, kRow - 1, fill, fmt::format("{} / {}: {:.4f}", matrix.rows[i], matrix.columns[j], value));
-      svg.text(x + cell / 2, y + kRow / 2 + 4, negative ? fmt::format("{:+.2f}", value) : fmt::format("{:.2f}", value), share > 0.5 ? "cell inverse" : "cell", "middle");
+      svg.rect(x + 0.5, y + 0.5, cell - 1, kRow - 1, fill,
+               fmt::format("{} / {}: {:.4f}", matrix.rows[i], matrix.columns[j], value));
+      svg.text(x + cell / 2, y + kRow / 2 + 4, cell_text(value, negative), share > 0.68 ? "cell inverse" : "cell", "middle");
     }
   }
   return svg.to_string();
 }
 
-std::string share_chart(const ChartTitle& title, const std::vector<std::pair<std::string, double>>& shares, const std::string& axis) {
+std::string share_chart(const ChartTitle& title, const std::vector<std::pair<std::string, double>>& shares,
+                        const std::string& axis) {
   constexpr double kRow = 22, kLabelMost = 120, kValueWidth = 44;
   std::vector<std::string> labels;
   for (const auto& [name, share] : shares) labels.push_back(shorten(name, kLabelMost, kTickFont));
-  const double left = widest_px(labels) + 12, right = kPanelWidth - kValueWidth, bottom = kTop + kRow * static_cast<double>(shares.size());
+  const double left = widest_px(labels) + 12, right = kPanelWidth - kValueWidth,
+               bottom = kTop + kRow * static_cast<double>(shares.size());
   const Scale x{0, 1, left, right};
   Svg svg(kPanelWidth, bottom + 34, title.title);
   draw_title(svg, title);
-  const auto ticks = linear_ticks(0, 1, 5);
+  const auto ticks = linear_ticks(0, 1, 6);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
   for (size_t i = 0; i < shares.size(); ++i) {

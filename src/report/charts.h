@@ -32,8 +32,8 @@ struct Curve {
 };
 std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves);
 
-// Mean prediction against observed rate with the diagonal; logarithmic where predictions span more than a factor of 20. Bins
-// without a positive lie hollow on the lower edge then.
+// Mean prediction against observed rate with the diagonal, neighbouring bins joined in pairs; logarithmic where predictions span
+// more than a factor of 20. Bins without a positive lie hollow on the lower edge then.
 struct ReliabilityCurve {
   RunStyle style;
   std::vector<ReliabilityBin> bins;
@@ -45,10 +45,12 @@ struct LabelledMatrix {
   std::vector<std::string> rows, columns;
   std::vector<std::vector<double>> values;
 };
-std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, const std::string& row_axis, const std::string& column_axis);
+std::string heat_map(const ChartTitle& title, const LabelledMatrix& matrix, const std::string& row_axis,
+                     const std::string& column_axis);
 
 // Shares in [0, 1] as bars.
-std::string share_chart(const ChartTitle& title, const std::vector<std::pair<std::string, double>>& shares, const std::string& axis);
+std::string share_chart(const ChartTitle& title, const std::vector<std::pair<std::string, double>>& shares,
+                        const std::string& axis);
 
 // A run's line and marker for a legend.
 std::string legend_key(const RunStyle& style);

@@ -72,8 +72,9 @@ std::optional<LabelledMatrix> labelled_matrix(const Json& json, const char* key)
   json.at(key).at("tasks").get_to(matrix.rows);
   json.at(key).at("matrix").get_to(matrix.values);
   const size_t width = matrix.values.empty() ? 0 : matrix.values[0].size();
-  const bool whole = matrix.values.size() == matrix.rows.size() &&
-                     std::all_of(matrix.values.begin(), matrix.values.end(), [&](const auto& row) { return row.size() == width; });
+  const bool whole =
+      matrix.values.size() == matrix.rows.size() &&
+      std::all_of(matrix.values.begin(), matrix.values.end(), [&](const auto& row) { return row.size() == width; });
   if (!whole) fail(ErrorKind::Data, key, "the matrix does not have a row of equal length for each task");
   if (width == 0) return std::nullopt;
   return matrix;
@@ -85,18 +86,24 @@ Inspection inspection_of(const Json& json) {
   if (json.contains("parameters")) {
     result.embedding_parameters = result.network_parameters = 0;
     for (const auto& part : json.at("parameters"))
-      *(part.at("part") == "embedding" ? result.embedding_parameters : result.network_parameters) += part.at("count").get<int64_t>();
+      *(part.at("part") == "embedding" ? result.embedding_parameters : result.network_parameters) +=
+          part.at("count").get<int64_t>();
   }
   result.similarity = labelled_matrix(json, "similarity");
   if (result.similarity) {
     result.similarity->columns = result.similarity->rows;
-    if (result.similarity->values[0].size() != result.similarity->rows.size()) fail(ErrorKind::Data, "similarity", "the matrix is not square");
+    if (result.similarity->values[0].size() != result.similarity->rows.size())
+      fail(ErrorKind::Data, "similarity", "the matrix is not square");
   }
   result.expert_gates = labelled_matrix(json, "expert_gates");
   if (result.expert_gates)
-    for (size_t e = 0; e < result.expert_gates->values[0].size(); ++e) result.expert_gates->columns.push_back(fmt::format("e{}", e));
-  const auto gates = numbers(json, "gates");
-  result.gates.assign(gates.begin(), gates.end());
+    for (size_t e = 0; e < result.expert_gates->values[0].size(); ++e)
+      result.expert_gates->columns.push_back(fmt::format("e{}", e));
+  auto gates = numbers(json, "gates");
+  if (result.similarity)  // the order of the tasks, which JSON objects lose
+    for (const auto& task : result.similarity->rows)
+      if (const auto gate = gates.extract(task)) result.gates.emplace_back(task, gate.mapped());
+  result.gates.insert(result.gates.end(), gates.begin(), gates.end());
   if (json.contains("training")) {
     const Json& training = json.at("training");
     result.seconds = optional_number(training, "seconds");
@@ -137,7 +144,8 @@ struct Shown {
 
   const BinaryMetrics* find(const Measure& measure, const std::string& head = "served", const std::string& scenario = "") const {
     for (const auto& result : run->evaluation.results)
-      if (result.task == measure.task && result.quantity == measure.quantity && result.head == head && result.scenario == scenario)
+      if (result.task == measure.task && result.quantity == measure.quantity && result.head == head &&
+          result.scenario == scenario)
         return &result.metrics;
     return nullptr;
   }
@@ -191,9 +199,15 @@ std::vector<bool> best_of(const Values& values, const std::function<double(doubl
   return best;
 }
 
-double higher(double value) { return value; }
-double lower(double value) { return -value; }
-double nearer_to_one(double value) { return value > 0 ? -std::abs(std::log(value)) : -1e300; }
+double higher(double value) {
+  return value;
+}
+double lower(double value) {
+  return -value;
+}
+double nearer_to_one(double value) {
+  return value > 0 ? -std::abs(std::log(value)) : -1e300;
+}
 
 // One number of each run for a measure; absent where the run lacks it.
 Values values_of(const std::vector<Shown>& runs, const Measure& measure, std::optional<double> BinaryMetrics::*member,
@@ -211,15 +225,19 @@ std::vector<std::string> comparability_warnings(const std::vector<Shown>& runs, 
   std::vector<std::string> warnings;
   std::set<std::string> splits;
   for (const auto& shown : runs) splits.insert(shown.run->evaluation.split);
-  if (splits.size() > 1) warnings.push_back(fmt::format("The runs were measured on different splits: {}.", fmt::join(splits, ", ")));
+  if (splits.size() > 1)
+    warnings.push_back(fmt::format("The runs were measured on different splits: {}.", fmt::join(splits, ", ")));
   for (const auto& measure : measures) {
     std::set<std::pair<int64_t, int64_t>> counts;
     size_t present = 0;
     for (const auto& shown : runs)
       if (const auto* metrics = shown.find(measure)) counts.insert({metrics->rows, metrics->positives}), ++present;
     if (counts.size() > 1)
-      warnings.push_back(fmt::format("{} ({}): the runs were measured on different rows; their numbers cannot be compared.", measure.task, measure.quantity));
-    if (present < runs.size()) warnings.push_back(fmt::format("{} ({}): only {} of {} runs have it.", measure.task, measure.quantity, present, runs.size()));
+      warnings.push_back(fmt::format("{} ({}): the runs were measured on different rows; their numbers cannot be compared.",
+                                     measure.task, measure.quantity));
+    if (present < runs.size())
+      warnings.push_back(
+          fmt::format("{} ({}): only {} of {} runs have it.", measure.task, measure.quantity, present, runs.size()));
   }
   return warnings;
 }
@@ -240,47 +258,56 @@ p { margin: 6px 0 12px; max-width: 86ch; }
 .warning { border-left: 4px solid #d55e00; background: #fdf1e9; padding: 8px 12px; margin: 12px 0; max-width: none; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 10px 0 14px; padding: 0; list-style: none; }
 .legend li, .run { display: flex; align-items: center; gap: 7px; }
+svg { display: block; font-family: inherit; flex: none; }
+.run span { max-width: 190px; white-space: normal; overflow-wrap: break-word; line-height: 1.25; }
 .panels { display: flex; flex-wrap: wrap; gap: 26px 30px; margin: 12px 0 4px; }
 .panels > * { break-inside: avoid; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 10px 0 6px; }
-th, td { padding: 4px 12px 4px 0; text-align: right; vertical-align: baseline; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
+th, td { padding: 4px 18px 4px 0; text-align: right; vertical-align: middle; white-space: nowrap; }
+th { font-weight: 600; white-space: normal; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 th.left, td.left { text-align: left; }
-td.wrap { white-space: normal; }
 tbody.group { break-inside: avoid; }
 tbody.group td { border-top: 1px solid #eef1f4; }
+td[rowspan] { vertical-align: top; }
 tbody.group tr:first-child td { border-top: 1px solid #9aa5b0; }
 tbody.plain td { border-bottom: 1px solid #e6eaee; }
 td.best { font-weight: 700; }
-td.best span { background: var(--tint); padding: 1px 4px; margin: 0 -4px; border-radius: 3px; }
-.interval { color: var(--soft); font-weight: 400; font-size: 12px; }
+.value + .aside { margin-left: 6px; }
+.best .value { background: var(--tint); padding: 1px 4px; margin: 0 -4px; border-radius: 3px; }
+.aside { color: var(--soft); font-weight: 400; font-size: 12px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 16px; margin: 10px 0; max-width: 1000px; }
 dt { font-weight: 600; } dd { margin: 0; }
-svg { display: block; font-family: inherit; max-width: 100%; }
 svg .title { font-size: 14px; font-weight: 600; fill: #1b2733; }
 svg .note, svg .tick { font-size: 11px; fill: #4c5863; }
 svg .best { font-weight: 700; fill: #000; }
 svg .cell { font-size: 11px; fill: #1b2733; } svg .inverse { fill: #fff; }
 svg .grid { stroke: #e3e8ec; } svg .axis { stroke: #6b7782; } svg .diagonal { stroke: #6b7782; stroke-dasharray: 5 4; }
 footer { margin-top: 40px; color: var(--soft); font-size: 12px; }
+@page { size: A4 landscape; margin: 12mm; }
 @media print {
   body { font-size: 11px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; } h2 { break-after: avoid; }
-  th, td { padding: 2px 8px 2px 0; } .scroll { overflow: visible; }
+  th, td { padding: 2px 10px 2px 0; } .scroll { overflow: visible; }
 }
 )css";
 
-std::string escaped(const std::string& text) { return escape_html(text); }
-
-std::string cell(const std::string& text, bool best = false) {
-  return best ? fmt::format("<td class=\"best\"><span>{}</span></td>", escape_html(text)) : fmt::format("<td>{}</td>", escape_html(text));
+std::string escaped(const std::string& text) {
+  return escape_html(text);
 }
 
-std::string left_cell(const std::string& text) { return "<td class=\"left\">" + escape_html(text) + "</td>"; }
+std::string cell(const std::string& text, bool best = false) {
+  return best ? fmt::format("<td class=\"best\"><span class=\"value\">{}</span></td>", escape_html(text))
+              : fmt::format("<td>{}</td>", escape_html(text));
+}
+
+std::string left_cell(const std::string& text) {
+  return "<td class=\"left\">" + escape_html(text) + "</td>";
+}
 
 std::string run_cell(const Shown& shown) {
-  return fmt::format("<td class=\"left\"><span class=\"run\">{}{}</span></td>", legend_key(shown.style), escape_html(shown.label));
+  return fmt::format("<td class=\"left\"><span class=\"run\">{}<span>{}</span></span></td>", legend_key(shown.style),
+                     escape_html(shown.label));
 }
 
 std::string legend(const std::vector<Shown>& runs) {
@@ -291,7 +318,11 @@ std::string legend(const std::vector<Shown>& runs) {
 
 std::string header_row(const std::vector<std::pair<std::string, bool>>& columns) {  // (title, left-aligned)
   std::string html = "<thead><tr>";
-  for (const auto& [title, left] : columns) html += fmt::format("<th{}>{}</th>", left ? " class=\"left\"" : "", escape_html(title));
+  for (const auto& [title, left] : columns) {
+    std::string shown;
+    for (char c : escape_html(title)) shown += c == '_' ? "_<wbr/>" : std::string(1, c);  // long names may break there
+    html += fmt::format("<th{}>{}</th>", left ? " class=\"left\"" : "", shown);
+  }
   return html + "</tr></thead>\n";
 }
 
@@ -304,7 +335,8 @@ std::string panels(const std::vector<std::string>& charts) {
 std::string rows_note(const std::vector<Shown>& runs, const Measure& measure) {
   for (const auto& shown : runs)
     if (const auto* metrics = shown.find(measure))
-      return fmt::format("{}: {}, {} positive", measure.rows_covered, with_commas(metrics->rows), with_commas(metrics->positives));
+      return fmt::format("{}: {}, {} positive", measure.rows_covered, with_commas(metrics->rows),
+                         with_commas(metrics->positives));
   return measure.rows_covered;
 }
 
@@ -332,8 +364,10 @@ std::string overview_section(const std::vector<Shown>& runs, const std::vector<M
     columns.push_back(mean);
     header.push_back({conversions ? "mean of conversions" : "mean", false});
   }
-  std::string html = "<h2>AUC at a glance</h2>\n<p class=\"soft\">Served predictions; every task on the rows where its label is observed. "
-                     "Bold on tint: the best of a column.</p>\n<div class=\"scroll\"><table>" + header_row(header) + "<tbody class=\"plain\">\n";
+  std::string html =
+      "<h2>AUC at a glance</h2>\n<p class=\"soft\">Served predictions; every task on the rows where its label is observed. "
+      "Bold on tint: the best of a column.</p>\n<div class=\"scroll\"><table>" +
+      header_row(header) + "<tbody class=\"plain\">\n";
   std::vector<std::vector<bool>> best;
   for (const auto& column : columns) best.push_back(best_of(column, higher));
   for (size_t r = 0; r < runs.size(); ++r) {
@@ -344,10 +378,28 @@ std::string overview_section(const std::vector<Shown>& runs, const std::vector<M
   return html + "</tbody></table></div>\n";
 }
 
+// The task beside the lines of its models.
+std::string task_cell(const std::vector<Shown>& runs, const Measure& measure) {
+  std::string html =
+      fmt::format("<td class=\"left\" rowspan=\"{}\"><strong>{}</strong><br/><span class=\"aside\">{}: {}</span>", runs.size(),
+                  escape_html(measure.task), escape_html(measure.quantity), escape_html(measure.rows_covered));
+  for (const auto& shown : runs)
+    if (const auto* metrics = shown.find(measure); metrics && metrics->groups > 0)
+      return html + fmt::format("<br/><span class=\"aside\">GAUC: {} of {} groups</span></td>",
+                                with_commas(metrics->groups - metrics->groups_left_out), with_commas(metrics->groups));
+  return html + "</td>";
+}
+
 std::string detail_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
-  std::string html = "<h2>Task by task</h2>\n<div class=\"scroll\"><table>" +
-                     header_row({{"Task", true}, {"Model", true}, {"Rows", false}, {"Positives", false}, {"AUC (95 % interval)", false}, {"GAUC", false},
-                                 {"LogLoss", false}, {"PCOC", false}, {"ECE", false}});
+  std::string html = "<h2>Task by task</h2>\n<div class=\"scroll\"><table>" + header_row({{"Task", true},
+                                                                                          {"Model", true},
+                                                                                          {"Rows", false},
+                                                                                          {"Positives", false},
+                                                                                          {"AUC (95 % interval)", false},
+                                                                                          {"GAUC", false},
+                                                                                          {"LogLoss", false},
+                                                                                          {"PCOC", false},
+                                                                                          {"ECE", false}});
   for (const auto& measure : measures) {
     const auto auc = values_of(runs, measure, &BinaryMetrics::auc), gauc = values_of(runs, measure, &BinaryMetrics::gauc),
                logloss = values_of(runs, measure, &BinaryMetrics::logloss), pcoc = values_of(runs, measure, &BinaryMetrics::pcoc),
@@ -355,35 +407,27 @@ std::string detail_section(const std::vector<Shown>& runs, const std::vector<Mea
     const auto best_auc = best_of(auc, higher), best_gauc = best_of(gauc, higher), best_logloss = best_of(logloss, lower),
                best_pcoc = best_of(pcoc, nearer_to_one), best_ece = best_of(ece, lower);
     html += "<tbody class=\"group\">\n";
-    bool first = true;
     for (size_t r = 0; r < runs.size(); ++r) {
       const BinaryMetrics* metrics = runs[r].find(measure);
       html += "<tr>";
-      if (first)
-        html += fmt::format("<td class=\"left\" rowspan=\"{}\"><strong>{}</strong><br/><span class=\"interval\">{}: {}</span></td>", runs.size(),
-                            escape_html(measure.task), escape_html(measure.quantity), escape_html(measure.rows_covered));
-      first = false;
+      if (r == 0) html += task_cell(runs, measure);
       html += run_cell(runs[r]);
       if (!metrics) {
         html += "<td colspan=\"7\">not measured</td></tr>\n";
         continue;
       }
-      const std::string interval = metrics->auc_95 ? fmt::format(" <span class=\"interval\">{:.4f} to {:.4f}</span>", metrics->auc_95->low, metrics->auc_95->high) : "";
+      const std::string interval = metrics->auc_95 ? fmt::format(" <span class=\"aside\">{:.4f} to {:.4f}</span>",
+                                                                 metrics->auc_95->low, metrics->auc_95->high)
+                                                   : "";
       html += cell(with_commas(metrics->rows)) + cell(with_commas(metrics->positives));
-      html += fmt::format("<td{}><span>{}</span>{}</td>", best_auc[r] ? " class=\"best\"" : "", number_or_dash(auc[r], 4), interval);
+      html += fmt::format("<td{}><span class=\"value\">{}</span>{}</td>", best_auc[r] ? " class=\"best\"" : "",
+                          number_or_dash(auc[r], 4), interval);
       html += cell(number_or_dash(gauc[r], 4), best_gauc[r]) + cell(number_or_dash(logloss[r], 4), best_logloss[r]) +
               cell(number_or_dash(pcoc[r], 3), best_pcoc[r]) + cell(number_or_dash(ece[r], 4), best_ece[r]) + "</tr>\n";
     }
     html += "</tbody>\n";
   }
-  html += "</table></div>\n";
-  for (const auto& shown : runs)
-    for (const auto& measure : measures)
-      if (const auto* metrics = shown.find(measure); metrics && metrics->groups > 0)
-        return html + fmt::format("<p class=\"soft\">GAUC leaves out groups without both classes: of {}, {} of {} groups remain for {}.</p>\n",
-                                  escaped(shown.label), with_commas(metrics->groups - metrics->groups_left_out), with_commas(metrics->groups),
-                                  escaped(measure.task + " (" + measure.quantity + ")"));
-  return html;
+  return html + "</table></div>\n";
 }
 
 std::string interval_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
@@ -392,12 +436,15 @@ std::string interval_section(const std::vector<Shown>& runs, const std::vector<M
     const auto best = best_of(values_of(runs, measure, &BinaryMetrics::auc), higher);
     std::vector<AucEntry> entries;
     for (size_t r = 0; r < runs.size(); ++r)
-      if (const auto* metrics = runs[r].find(measure)) entries.push_back({runs[r].label, runs[r].style, metrics->auc, metrics->auc_95, best[r]});
+      if (const auto* metrics = runs[r].find(measure))
+        entries.push_back({runs[r].label, runs[r].style, metrics->auc, metrics->auc_95, best[r]});
     charts.push_back(auc_chart({measure.title(), rows_note(runs, measure)}, entries));
   }
-  return "<h2>AUC with 95 % intervals</h2>\n<p class=\"soft\">The bars show how much the AUC would vary with other test rows (DeLong); they do not show "
+  return "<h2>AUC with 95 % intervals</h2>\n<p class=\"soft\">The bars show how much the AUC would vary with other test rows "
+         "(DeLong); they do not show "
          "how it varies with the seed. The models are measured on the same rows, so their difference is often better known than "
-         "overlapping bars suggest. Every panel has a scale of its own.</p>\n" + panels(charts);
+         "overlapping bars suggest. Every panel has a scale of its own.</p>\n" +
+         panels(charts);
 }
 
 std::string reliability_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
@@ -408,9 +455,18 @@ std::string reliability_section(const std::vector<Shown>& runs, const std::vecto
       if (const auto* metrics = shown.find(measure)) curves.push_back({shown.style, metrics->reliability});
     charts.push_back(reliability_chart({measure.title(), rows_note(runs, measure)}, curves));
   }
-  return "<h2>Calibration</h2>\n<p class=\"soft\">The rows, sorted by prediction, in 20 bins of equal size: mean prediction against observed rate. On the "
-         "dashed line predictions are right on average; below it they are too high. Hollow marks on the lower edge: bins without a "
-         "positive.</p>\n" + legend(runs) + panels(charts);
+  return "<h2>Calibration</h2>\n<p class=\"soft\">The rows, sorted by prediction, in bins of equal size: mean prediction against "
+         "observed rate. On the "
+         "dashed line predictions are right on average; below it they are too high. Hollow marks on the lower edge: bins without "
+         "a "
+         "positive.</p>\n" +
+         legend(runs) + panels(charts);
+}
+
+std::string difference(const std::optional<double>& a, const std::optional<double>& b) {
+  if (!a || !b) return "-";
+  const std::string text = fmt::format("{:+.4f}", *a - *b);
+  return text == "-0.0000" || text == "+0.0000" ? "0.0000" : text;
 }
 
 // Base and enhanced head of one run saw the same training and rows: their difference is free of seed noise.
@@ -421,36 +477,48 @@ std::string head_section(const std::vector<Shown>& runs, const std::vector<Measu
     for (const auto& measure : measures) {
       const BinaryMetrics *served = shown.find(measure), *base = shown.find(measure, "base");
       if (!served || !base) continue;
-      auto difference = [](const std::optional<double>& a, const std::optional<double>& b) { return a && b ? fmt::format("{:+.4f}", *a - *b) : "-"; };
-      rows += "<tr>" + left_cell(measure.task) + left_cell(measure.quantity) + cell(number_or_dash(base->auc, 4)) + cell(number_or_dash(served->auc, 4)) +
-              "<td><strong>" + difference(served->auc, base->auc) + "</strong></td>" + cell(number_or_dash(base->logloss, 4)) +
-              cell(number_or_dash(served->logloss, 4)) + cell(difference(served->logloss, base->logloss)) + "</tr>\n";
+      rows += "<tr>" + left_cell(measure.task) + left_cell(measure.quantity) + cell(number_or_dash(base->auc, 4)) +
+              cell(number_or_dash(served->auc, 4)) + "<td><strong>" + difference(served->auc, base->auc) + "</strong></td>" +
+              cell(number_or_dash(base->logloss, 4)) + cell(number_or_dash(served->logloss, 4)) +
+              cell(difference(served->logloss, base->logloss)) + "</tr>\n";
     }
     if (rows.empty()) continue;
     html += "<h3>" + escape_html(shown.label) + "</h3>\n<div class=\"scroll\"><table>" +
-            header_row({{"Task", true}, {"Quantity", true}, {"AUC base", false}, {"AUC served", false}, {"difference", false}, {"LogLoss base", false},
-                        {"LogLoss served", false}, {"difference", false}}) +
+            header_row({{"Task", true},
+                        {"Quantity", true},
+                        {"AUC base", false},
+                        {"AUC served", false},
+                        {"difference", false},
+                        {"LogLoss base", false},
+                        {"LogLoss served", false},
+                        {"difference", false}}) +
             "<tbody class=\"plain\">\n" + rows + "</tbody></table></div>\n";
   }
   if (html.empty()) return html;
-  return "<h2>What the transfer adds</h2>\n<p class=\"soft\">The base head predicts from the task's own features, the served head also from what other tasks "
-         "taught it. Both belong to one training run, so the difference does not contain the noise between seeds.</p>\n" + html;
+  return "<h2>What the transfer adds</h2>\n<p class=\"soft\">The base head predicts from the task's own features, the served "
+         "head also from what other tasks "
+         "taught it. Both belong to one training run, so the difference does not contain the noise between seeds.</p>\n" +
+         html;
 }
 
 std::string transfer_section(const std::vector<Shown>& runs) {
-  std::vector<std::string> similarities, gates, experts;
+  std::vector<std::string> transfers, experts;
   for (const auto& shown : runs) {
     const auto& i = shown.inspection;
-    if (i.similarity) similarities.push_back(heat_map({shown.label, "mean similarity weight of the router"}, *i.similarity, "learns", "teaches"));
-    if (!i.gates.empty()) gates.push_back(share_chart({shown.label, "mean opening of the transmitters' gates"}, i.gates, "0 = closed, 1 = open"));
-    if (i.expert_gates) experts.push_back(heat_map({shown.label, "mean weight of each expert"}, *i.expert_gates, "task", "expert"));
+    if (i.similarity)
+      transfers.push_back(heat_map({shown.label, "mean similarity weight of the router"}, *i.similarity, "learns", "teaches"));
+    if (!i.gates.empty())
+      transfers.push_back(share_chart({shown.label, "mean opening of the transmitters' gates"}, i.gates, "0 = closed, 1 = open"));
+    if (i.expert_gates)
+      experts.push_back(heat_map({shown.label, "mean weight of each expert"}, *i.expert_gates, "task", "expert"));
   }
   std::string html;
-  if (!similarities.empty() || !gates.empty())
-    html += "<h2>Who teaches whom</h2>\n<p class=\"soft\">A row is a task that learns, a column a task that teaches: the mean weight that the router gives to "
-            "the teacher's features, over the validation split. The gates say how much of it the learner lets in.</p>\n";
-  if (!similarities.empty()) html += panels(similarities);
-  if (!gates.empty()) html += panels(gates);
+  if (!transfers.empty())
+    html +=
+        "<h2>Who teaches whom</h2>\n<p class=\"soft\">A row is a task that learns, a column a task that teaches: the mean weight "
+        "that the router gives to "
+        "the teacher's features, over the validation split. The gates say how much of it the learner lets in.</p>\n" +
+        panels(transfers);
   if (!experts.empty()) html += "<h2>Which experts a task uses</h2>\n" + panels(experts);
   return html;
 }
@@ -472,17 +540,23 @@ std::string curve_section(const std::vector<Shown>& runs, const std::vector<Meas
     return found == values.end() ? std::nullopt : std::optional(found->second);
   };
   if (std::all_of(runs.begin(), runs.end(), [](const Shown& shown) { return shown.run->history.empty(); })) return "";
-  std::vector<std::string> charts = {
-      chart({"Training loss", "sum over the tasks, mean since the point before"}, [&](const HistoryPoint& p) { return entry(p.train_loss, "total"); }),
-      chart({"Selection metric", "validation split; chooses the saved weights"}, [](const HistoryPoint& p) { return p.selection; })};
+  std::vector<std::string> charts = {chart({"Training loss", "sum over the tasks, mean since the point before"},
+                                           [&](const HistoryPoint& p) { return entry(p.train_loss, "total"); }),
+                                     chart({"Selection metric", "validation split; chooses the saved weights"},
+                                           [](const HistoryPoint& p) { return p.selection; })};
   for (const auto& measure : measures) {
     const bool drawn = measure.quantity != "ctcvr" && std::any_of(runs.begin(), runs.end(), [&](const Shown& shown) {
-      return std::any_of(shown.run->history.begin(), shown.run->history.end(), [&](const HistoryPoint& p) { return p.valid_auc.count(measure.task) > 0; });
-    });
-    if (drawn) charts.push_back(chart({measure.task, "AUC on the validation split"}, [&](const HistoryPoint& p) { return entry(p.valid_auc, measure.task); }));
+                         return std::any_of(shown.run->history.begin(), shown.run->history.end(),
+                                            [&](const HistoryPoint& p) { return p.valid_auc.count(measure.task) > 0; });
+                       });
+    if (drawn)
+      charts.push_back(chart({measure.task, "AUC on the validation split"},
+                             [&](const HistoryPoint& p) { return entry(p.valid_auc, measure.task); }));
   }
-  return "<h2>Learning curves</h2>\n<p class=\"soft\">Ringed: the step whose weights were saved. Training losses have different terms from model to model; "
-         "compare their course, not their height.</p>\n" + legend(runs) + panels(charts);
+  return "<h2>Learning curves</h2>\n<p class=\"soft\">Ringed: the step whose weights were saved. Training losses have different "
+         "terms from model to model; "
+         "compare their course, not their height.</p>\n" +
+         legend(runs) + panels(charts);
 }
 
 std::string scenario_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
@@ -492,7 +566,8 @@ std::string scenario_section(const std::vector<Shown>& runs, const std::vector<M
       if (!result.scenario.empty() && std::find(scenarios.begin(), scenarios.end(), result.scenario) == scenarios.end())
         scenarios.push_back(result.scenario);
   if (scenarios.empty()) return "";
-  std::vector<std::pair<std::string, bool>> header = {{"Scenario", true}, {"Task", true}, {"Quantity", true}, {"Rows", false}, {"Positives", false}};
+  std::vector<std::pair<std::string, bool>> header = {
+      {"Scenario", true}, {"Task", true}, {"Quantity", true}, {"Rows", false}, {"Positives", false}};
   for (const auto& shown : runs) header.push_back({shown.label, false});
   std::string html = "<h2>AUC by scenario</h2>\n<div class=\"scroll\"><table>" + header_row(header);
   for (const auto& scenario : scenarios) {
@@ -505,13 +580,14 @@ std::string scenario_section(const std::vector<Shown>& runs, const std::vector<M
       if (!any) continue;
       const auto auc = values_of(runs, measure, &BinaryMetrics::auc, scenario);
       const auto best = best_of(auc, higher);
-      rows += std::string(count++ == 0 ? "" : "<tr>") + left_cell(measure.task) + left_cell(measure.quantity) + cell(with_commas(any->rows)) +
-              cell(with_commas(any->positives));
+      rows += std::string(count++ == 0 ? "" : "<tr>") + left_cell(measure.task) + left_cell(measure.quantity) +
+              cell(with_commas(any->rows)) + cell(with_commas(any->positives));
       for (size_t r = 0; r < runs.size(); ++r) rows += cell(number_or_dash(auc[r], 4), best[r]);
       rows += "</tr>\n";
     }
     if (count > 0)
-      html += fmt::format("<tbody class=\"group\">\n<tr><td class=\"left\" rowspan=\"{}\"><strong>{}</strong></td>{}</tbody>\n", count, escape_html(scenario), rows);
+      html += fmt::format("<tbody class=\"group\">\n<tr><td class=\"left\" rowspan=\"{}\"><strong>{}</strong></td>{}</tbody>\n",
+                          count, escape_html(scenario), rows);
   }
   return html + "</table></div>\n";
 }
@@ -535,19 +611,29 @@ std::string cost_section(const std::vector<Shown>& runs) {
       if (!samples_per_s) samples_per_s = last.samples_per_s;
       if (!steps) steps = static_cast<double>(last.step);
     }
-    auto number = [&](const std::optional<double>& value) { return value ? with_commas(std::llround(*value)) : std::string("-"); };
+    auto number = [&](const std::optional<double>& value) {
+      return value ? with_commas(std::llround(*value)) : std::string("-");
+    };
     auto parameters = [&](const std::optional<int64_t>& count) { return count ? with_commas(*count) : std::string("-"); };
     std::optional<int64_t> total;
     if (i.embedding_parameters && i.network_parameters) total = *i.embedding_parameters + *i.network_parameters;
     any |= total || seconds || samples_per_s || steps;
-    rows += "<tr>" + run_cell(shown) + left_cell(shown.run->name) + cell(parameters(i.embedding_parameters)) + cell(parameters(i.network_parameters)) +
-            cell(parameters(total)) + cell(seconds ? duration(*seconds) : "-") + cell(number(samples_per_s)) + cell(number(steps)) + cell(number(i.best_step)) +
-            cell(number(i.threads)) + "</tr>\n";
+    rows += "<tr>" + run_cell(shown) + left_cell(shown.run->name) + cell(parameters(i.embedding_parameters)) +
+            cell(parameters(i.network_parameters)) + cell(parameters(total)) + cell(seconds ? duration(*seconds) : "-") +
+            cell(number(samples_per_s)) + cell(number(steps)) + cell(number(i.best_step)) + cell(number(i.threads)) + "</tr>\n";
   }
   if (!any) return "";
   return "<h2>Size and cost</h2>\n<div class=\"scroll\"><table>" +
-         header_row({{"Model", true}, {"Run", true}, {"Embedding parameters", false}, {"Network parameters", false}, {"All parameters", false},
-                     {"Training time", false}, {"Samples / s", false}, {"Steps", false}, {"Saved step", false}, {"Threads", false}}) +
+         header_row({{"Model", true},
+                     {"Run", true},
+                     {"Embedding parameters", false},
+                     {"Network parameters", false},
+                     {"All parameters", false},
+                     {"Training time", false},
+                     {"Samples / s", false},
+                     {"Steps", false},
+                     {"Saved step", false},
+                     {"Threads", false}}) +
          "<tbody class=\"plain\">\n" + rows + "</tbody></table></div>\n";
 }
 
@@ -558,22 +644,37 @@ std::string dataset_section(const Json& dataset) {
   for (const auto& [path, value] : flat.items()) {
     std::string name = path.substr(path.empty() ? 0 : 1);
     for (size_t at = 0; (at = name.find('/', at)) != std::string::npos; at += 3) name.replace(at, 1, " / ");
-    const std::string shown = value.is_string() ? value.get<std::string>() : value.is_number_integer() ? with_commas(value.get<int64_t>()) : value.dump();
+    const std::string shown = value.is_string()           ? value.get<std::string>()
+                              : value.is_number_integer() ? with_commas(value.get<int64_t>())
+                                                          : value.dump();
     rows += "<tr>" + left_cell(name) + cell(shown) + "</tr>\n";
   }
   return "<h2>Data set</h2>\n<table><tbody class=\"plain\">\n" + rows + "</tbody></table>\n";
 }
 
 std::string glossary_section(const std::vector<Measure>& measures) {
-  auto measured = [&](const char* quantity) { return std::any_of(measures.begin(), measures.end(), [&](const Measure& m) { return m.quantity == quantity; }); };
+  auto measured = [&](const char* quantity) {
+    return std::any_of(measures.begin(), measures.end(), [&](const Measure& m) { return m.quantity == quantity; });
+  };
   std::string html = "<h2>How to read the numbers</h2>\n<dl>\n";
   auto entry = [&](const char* term, const char* meaning) { html += fmt::format("<dt>{}</dt><dd>{}</dd>\n", term, meaning); };
   entry("ctr", "The task's own probability, on all rows.");
-  if (measured("cvr")) entry("cvr", "A conversion given that the event before it happened, on the rows where that event happened and the label was reported.");
-  if (measured("ctcvr")) entry("ctcvr", "The whole path from the impression to the conversion: the product of the probabilities along it, on all rows where the outcome is known.");
-  entry("AUC", "The share of pairs of a positive and a negative row that are ranked rightly; ties count one half. 0.5 is chance, 1 perfect.");
-  entry("GAUC", "The mean of the AUC within each group (usually a user), weighted by the group's rows; groups without both classes are left out.");
-  entry("LogLoss", "Mean negative log-likelihood, natural logarithm. Lower is better; its height depends on the rate of positives.");
+  if (measured("cvr"))
+    entry("cvr",
+          "A conversion given that the event before it happened, on the rows where that event happened and the label was "
+          "reported.");
+  if (measured("ctcvr"))
+    entry("ctcvr",
+          "The whole path from the impression to the conversion: the product of the probabilities along it, on all rows where "
+          "the outcome is known.");
+  entry("AUC",
+        "The share of pairs of a positive and a negative row that are ranked rightly; ties count one half. 0.5 is chance, 1 "
+        "perfect.");
+  entry("GAUC",
+        "The mean of the AUC within each group (usually a user), weighted by the group's rows; groups without both classes are "
+        "left out.");
+  entry("LogLoss",
+        "Mean negative log-likelihood, natural logarithm. Lower is better; its height depends on the rate of positives.");
   entry("PCOC", "Sum of predictions over number of positives. 1 is right on average, above 1 too high.");
   entry("ECE", "Expected calibration error: mean distance of prediction and observed rate over 20 bins of equal size.");
   entry("95 % interval", "DeLong's interval of the AUC for another sample of test rows; seeds of training are not in it.");
@@ -602,7 +703,8 @@ ReportRun load_report_run(const fs::path& run) {
 
   const std::string metrics = (run / "metrics.json").string();
   const Json evaluation = parse_json(read_file(metrics), metrics);
-  reading(metrics, ("Run: ektm evaluate " + run.string()).c_str(), [&] { result.evaluation = EvaluationResult::from_json(evaluation); });
+  reading(metrics, ("Run: ektm evaluate " + run.string()).c_str(),
+          [&] { result.evaluation = EvaluationResult::from_json(evaluation); });
 
   if (fs::exists(run / "inspect.json")) {
     const std::string where = (run / "inspect.json").string();
@@ -652,18 +754,23 @@ std::string render_report(const std::vector<ReportRun>& runs, const ReportOption
   for (const auto& run : runs) splits.insert(run.evaluation.split);
   for (const auto& measure : measures) tasks.insert(measure.task);
 
-  std::string html = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-                     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" + escaped(options.title) + "</title>\n<style>" +
-                     kStyleSheet + "</style>\n</head>\n<body>\n<main>\n<header>\n<h1>" + escaped(options.title) + "</h1>\n";
-  html += fmt::format("<p class=\"facts\">{} &#183; split {} &#183; {} {} &#183; {} {}</p>\n", escaped(options.date.empty() ? utc_now() : options.date),
-                      escaped(fmt::format("{}", fmt::join(splits, ", "))), runs.size(), runs.size() == 1 ? "run" : "runs", tasks.size(),
-                      tasks.size() == 1 ? "task" : "tasks");
+  std::string html =
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
+      escaped(options.title) + "</title>\n<style>" + kStyleSheet + "</style>\n</head>\n<body>\n<main>\n<header>\n<h1>" +
+      escaped(options.title) + "</h1>\n";
+  html +=
+      fmt::format("<p class=\"facts\">{} &#183; split {} &#183; {} {} &#183; {} {}</p>\n",
+                  escaped(options.date.empty() ? utc_now() : options.date), escaped(fmt::format("{}", fmt::join(splits, ", "))),
+                  runs.size(), runs.size() == 1 ? "run" : "runs", tasks.size(), tasks.size() == 1 ? "task" : "tasks");
   if (!options.intro.empty()) html += "<p class=\"lead\">" + escaped(options.intro) + "</p>\n";
-  for (const auto& warning : comparability_warnings(shown, measures)) html += "<p class=\"warning\">" + escaped(warning) + "</p>\n";
+  for (const auto& warning : comparability_warnings(shown, measures))
+    html += "<p class=\"warning\">" + escaped(warning) + "</p>\n";
   html += "</header>\n";
-  html += overview_section(shown, measures) + detail_section(shown, measures) + interval_section(shown, measures) + head_section(shown, measures) +
-          transfer_section(shown) + reliability_section(shown, measures) + curve_section(shown, measures) + scenario_section(shown, measures) +
-          cost_section(shown) + dataset_section(options.dataset) + glossary_section(measures);
+  html += overview_section(shown, measures) + detail_section(shown, measures) + interval_section(shown, measures) +
+          head_section(shown, measures) + transfer_section(shown) + reliability_section(shown, measures) +
+          curve_section(shown, measures) + scenario_section(shown, measures) + cost_section(shown) +
+          dataset_section(options.dataset) + glossary_section(measures);
   return html + "<footer>Written by ektm report.</footer>\n</main>\n</body>\n</html>\n";
 }
 

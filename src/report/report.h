@@ -3,11 +3,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "metrics/metrics.h"
 
@@ -35,9 +34,9 @@ ReportRun load_report_run(const std::filesystem::path& run);
 
 struct ReportOptions {
   std::string title = "Model comparison";
-  std::string intro;        // a paragraph below the title
-  nlohmann::json dataset;   // facts about the data set, shown as a table; null: none
-  std::string date;         // shown; "" = now
+  std::string intro;       // a paragraph below the title
+  nlohmann::json dataset;  // facts about the data set, shown as a table; null: none
+  std::string date;        // shown; "" = now
 };
 
 // Well-formed as XML too. 1 to about 8 runs and 2 to about 10 tasks fit well.

@@ -30,11 +30,11 @@ struct Scale {
   double operator()(double value) const;
 };
 
-// Round numbers (1, 2 or 5 times a power of ten) in [low, high], at most `most`.
+// Multiples of 1, 2 or 5 times a power of ten in [low, high], low < high: 2 to `most` of them (most >= 5).
 std::vector<double> linear_ticks(double low, double high, int most);
-// Powers of ten in [low, high], with 2 and 5 between them where there are fewer than 3 of them; at most `most`.
+// The same for a logarithmic axis, 0 < low < high: powers of ten, with 2 and 5 or 3 between them where these are at most `most`.
 std::vector<double> log_ticks(double low, double high, int most);
-// Labels of the ticks with as many decimals as tell them apart; 1500 -> "1.5k".
+// Labels of the ticks, all with as many decimals as they need; from 10,000 on as "15k", "2.5M".
 std::vector<std::string> tick_labels(const std::vector<double>& ticks);
 // 0.002 -> "0.2 %".
 std::string percent_label(double share);
@@ -44,7 +44,8 @@ class Svg {
   // `description` is read out by screen readers.
   Svg(double width, double height, const std::string& description);
   void line(double x1, double y1, double x2, double y2, std::string_view css_class);
-  void text(double x, double y, const std::string& content, std::string_view css_class, std::string_view anchor = "start", double rotate = 0);
+  void text(double x, double y, const std::string& content, std::string_view css_class, std::string_view anchor = "start",
+            double rotate = 0);
   void rect(double x, double y, double width, double height, const std::string& fill, const std::string& tooltip = "");
   void run_line(const std::vector<std::pair<double, double>>& points, const RunStyle& style, double stroke_px);
   void run_bar(double x1, double x2, double y, const RunStyle& style);  // a horizontal interval with end caps
@@ -52,8 +53,10 @@ class Svg {
   void marker(double x, double y, double radius, const RunStyle& style, bool hollow = false, const std::string& tooltip = "");
   void ring(double x, double y, double radius, const RunStyle& style);
   // The frame's left and bottom axis with ticks, labels and grid lines.
-  void x_axis(const Scale& scale, const std::vector<double>& ticks, const std::vector<std::string>& labels, double top, double bottom);
-  void y_axis(const Scale& scale, const std::vector<double>& ticks, const std::vector<std::string>& labels, double left, double right);
+  void x_axis(const Scale& scale, const std::vector<double>& ticks, const std::vector<std::string>& labels, double top,
+              double bottom);
+  void y_axis(const Scale& scale, const std::vector<double>& ticks, const std::vector<std::string>& labels, double left,
+              double right);
   std::string to_string() const { return body_ + "</svg>\n"; }
 
  private:

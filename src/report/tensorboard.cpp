@@ -30,7 +30,9 @@ void put_varint(std::string& out, uint64_t value) {
   out.push_back(static_cast<char>(value));
 }
 
-void put_key(std::string& out, uint64_t field, WireType type) { put_varint(out, field << 3 | type); }
+void put_key(std::string& out, uint64_t field, WireType type) {
+  put_varint(out, field << 3 | type);
+}
 
 void put_bytes(std::string& out, uint64_t field, std::string_view bytes) {
   put_key(out, field, kBytes);
@@ -57,7 +59,9 @@ std::string event(double wall_time, int64_t step) {
   return out;
 }
 
-double seconds_now() { return std::chrono::duration<double>(now()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(now()).count();
+}
 
 }  // namespace
 
@@ -86,7 +90,9 @@ TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder) {
     fd = open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
   } while (fd < 0 && errno == EEXIST);
   if (fd >= 0) stream_.reset(fdopen(fd, "wb"));
-  if (!stream_) fail(ErrorKind::Io, file_.string(), "cannot create the file: {}. Check the folder and its permissions.", std::strerror(errno));
+  if (!stream_)
+    fail(ErrorKind::Io, file_.string(), "cannot create the file: {}. Check the folder and its permissions.",
+         std::strerror(errno));
   std::string version = event(seconds_now(), 0);
   put_bytes(version, 3, "brain.Event:2");  // file_version
   write_record(version);
@@ -126,7 +132,8 @@ void TensorBoardWriter::write_record(const std::string& event) {
 }
 
 void TensorBoardWriter::flush() {
-  if (std::fflush(stream_.get()) != 0) fail(ErrorKind::Io, file_.string(), "cannot write: {}. Check the disk.", std::strerror(errno));
+  if (std::fflush(stream_.get()) != 0)
+    fail(ErrorKind::Io, file_.string(), "cannot write: {}. Check the disk.", std::strerror(errno));
 }
 
 }  // namespace ektm

@@ -17,7 +17,9 @@ namespace fs = std::filesystem;
 
 class TensorBoardTest : public ::testing::Test {
  protected:
-  TensorBoardTest() : folder_(fs::path(::testing::TempDir()) / ("ektm-tensorboard-" + std::to_string(getpid()))) { fs::remove_all(folder_); }
+  TensorBoardTest() : folder_(fs::path(::testing::TempDir()) / ("ektm-tensorboard-" + std::to_string(getpid()))) {
+    fs::remove_all(folder_);
+  }
   ~TensorBoardTest() override { fs::remove_all(folder_); }
   fs::path folder_;
 };
