@@ -14,6 +14,7 @@
 #include <parquet/metadata.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -552,20 +553,22 @@ int64_t find_line(const std::string& path, int64_t row) {
 
 // ---------------------------------------------------------------------------------------------------------------- cells
 
-// Texts that mean "missing", tried by length first.
+// Texts that mean "missing". Nearly every cell is ruled out by its first byte and length.
 class MissingTexts {
  public:
   explicit MissingTexts(const std::vector<std::string>& texts) : texts_(texts) {
-    for (const auto& text : texts_) lengths_ |= uint64_t{1} << std::min<size_t>(text.size(), 63);
+    for (const auto& text : texts_) lengths_[first_byte(text)] |= length_bit(text);
   }
   bool contains(std::string_view text) const {
-    if (!(lengths_ >> std::min<size_t>(text.size(), 63) & 1)) return false;
-    return std::find(texts_.begin(), texts_.end(), text) != texts_.end();
+    return (lengths_[first_byte(text)] & length_bit(text)) != 0 && std::find(texts_.begin(), texts_.end(), text) != texts_.end();
   }
 
  private:
+  static uint8_t first_byte(std::string_view text) { return text.empty() ? 0 : static_cast<uint8_t>(text[0]); }
+  static uint64_t length_bit(std::string_view text) { return uint64_t{1} << std::min<size_t>(text.size(), 63); }
+
   std::vector<std::string> texts_;
-  uint64_t lengths_ = 0;
+  std::array<uint64_t, 256> lengths_{};  // by first byte: the lengths that occur
 };
 
 bool is_ascii(const uint8_t* data, int64_t size) {
@@ -636,7 +639,7 @@ class Texts {
       case arrow::Type::UINT64: return number<arrow::UInt64Array>(i, text);
       case arrow::Type::FLOAT: return number<arrow::FloatArray>(i, text);
       case arrow::Type::DOUBLE: return number<arrow::DoubleArray>(i, text);
-      case arrow::Type::DICTIONARY: return elements_->get(static_cast<const arrow::DictionaryArray&>(*array_).GetValueIndex(i), text);
+      case arrow::Type::DICTIONARY: return elements_->get(dictionary_index(i), text);
       default: return false;  // Type::NA
     }
   }
@@ -645,7 +648,7 @@ class Texts {
   template <class Consume>
   void for_each(int64_t i, const Consume& consume) {
     if (has_nulls_ && array_->IsNull(i)) return;
-    if (type_ == arrow::Type::DICTIONARY) return elements_->for_each(static_cast<const arrow::DictionaryArray&>(*array_).GetValueIndex(i), consume);
+    if (type_ == arrow::Type::DICTIONARY) return elements_->for_each(dictionary_index(i), consume);
     auto [first, last] = list_range(i);
     std::string_view text;
     for (int64_t k = first; k < last; ++k)
@@ -684,7 +687,7 @@ class Texts {
       case arrow::Type::FLOAT:
       case arrow::Type::DOUBLE: return;
       case arrow::Type::DICTIONARY:
-        elements_ = std::make_unique<Texts>(static_cast<const arrow::DictionaryArray&>(*array_).dictionary(), place_);
+        prepare_dictionary(static_cast<const arrow::DictionaryArray&>(*array_));
         return;
       case arrow::Type::LIST: return prepare_list(static_cast<const arrow::ListArray&>(*array_).values());
       case arrow::Type::LARGE_LIST: return prepare_list(static_cast<const arrow::LargeListArray&>(*array_).values());
@@ -707,6 +710,15 @@ class Texts {
       }
       default: fail_type();
     }
+  }
+
+  void prepare_dictionary(const arrow::DictionaryArray& array) {
+    elements_ = std::make_unique<Texts>(array.dictionary(), place_);
+    if (array.indices()->type_id() == arrow::Type::INT32)
+      int32_indices_ = static_cast<const arrow::Int32Array&>(*array.indices()).raw_values();
+  }
+  int64_t dictionary_index(int64_t i) const {
+    return int32_indices_ ? int32_indices_[i] : static_cast<const arrow::DictionaryArray&>(*array_).GetValueIndex(i);
   }
 
   void prepare_list(std::shared_ptr<arrow::Array> values) {
@@ -740,6 +752,7 @@ class Texts {
   std::string place_;
   arrow::Type::type type_ = arrow::Type::NA;
   bool has_nulls_ = false, is_list_ = false, is_half_float_ = false;
+  const int32_t* int32_indices_ = nullptr;  // of a dictionary; the usual type, that of joined columns
   std::unique_ptr<Texts> elements_;  // of a list: its values; of a dictionary: the dictionary
   char buffer_[32];
 };
