@@ -31,8 +31,8 @@ YAML::Node parse_by_task(const std::string& text, const std::string& option, con
     } else if (index < names.size()) {
       map[names[index]] = item;
     } else {
-      fail(ErrorKind::Config, option, "found more than {} values in '{}'; expected one for each of {}, or NAME=VALUE.", names.size(), text,
-           fmt::join(names, ", "));
+      fail(ErrorKind::Config, option, "found more than {} values in '{}'; expected one for each of {}, or NAME=VALUE.",
+           names.size(), text, fmt::join(names, ", "));
     }
     ++index;
   }
@@ -71,13 +71,16 @@ void run(const Arguments& arguments) {
       const auto& auc = numbers["attainable_auc"].front();  // CTR of the click, CVR of a conversion
       const auto& rate = numbers["rate_where_observed"];
       std::printf("%-12s %-12s %12s %12s %10s %15s\n", split.c_str(), task.c_str(), with_commas(numbers["observed_rows"]).c_str(),
-                  with_commas(numbers["positives"]).c_str(), rate.is_null() ? "-" : fmt::format("{:.4f}", rate.get<double>()).c_str(),
+                  with_commas(numbers["positives"]).c_str(),
+                  rate.is_null() ? "-" : fmt::format("{:.4f}", rate.get<double>()).c_str(),
                   auc.is_null() ? "-" : fmt::format("{:.4f}", auc.get<double>()).c_str());
     }
   }
   const std::string extension = config.format == "csv" ? "csv" : "parquet";
-  std::printf("\nNext:\n  ektm prepare --schema %1$s/schema.yaml --train %1$s/train.%2$s --valid %1$s/valid.%2$s --test %1$s/test.%2$s --output DIR\n",
-              arguments.output.c_str(), extension.c_str());
+  std::printf(
+      "\nNext:\n  ektm prepare --schema %1$s/schema.yaml --train %1$s/train.%2$s --valid %1$s/valid.%2$s --test %1$s/test.%2$s "
+      "--output DIR\n",
+      arguments.output.c_str(), extension.c_str());
 }
 
 }  // namespace
@@ -88,7 +91,10 @@ void add_simulate_command(CLI::App& app) {
   simulate->require_subcommand(1);
   CLI::App* logs = simulate->add_subcommand("logs", "Write impressions, clicks and conversions, split by time");
   logs->add_option("-o,--output", arguments->output, "folder to make")->required();
-  logs->add_flag("--quick", arguments->quick, "smaller, with more clicks (rows 400000, users 10000, items 2000, ctr 0.2); options given beside it win");
+  const SimulationConfig quick = SimulationConfig::quick();
+  logs->add_flag("--quick", arguments->quick,
+                 fmt::format("smaller, with more clicks (rows {}, users {}, items {}, ctr {}); options given beside it win",
+                             quick.rows, quick.users, quick.items, quick.ctr));
   logs->add_flag("--overwrite", arguments->overwrite, "replace earlier simulated logs in the output folder");
   logs->add_flag("-q,--quiet", arguments->quiet, "no progress");
   for (const FieldHelp& field : describe(SimulationConfig{})) {
@@ -106,8 +112,8 @@ void add_simulate_command(CLI::App& app) {
       "Examples:\n"
       "  ektm simulate logs --output data/raw --quick\n"
       "  ektm simulate logs --output data/raw --pattern sequential --rows 5000000 --rho cart=0.9,repurchase=0\n"
-      "The folder gets train, valid and test logs, schema.yaml for `ektm prepare`, summary.json with the attainable AUC, and truth/\n"
-      "with the true probabilities, which training never reads.");
+      "The folder gets train, valid and test logs, schema.yaml for `ektm prepare`, summary.json with the attainable AUC,\n"
+      "and truth/ with the true probabilities, which training never reads.");
   logs->callback([arguments] { run(*arguments); });
 }
 

@@ -19,8 +19,9 @@ case "${1-}" in
   *) stop "setup.sh: unknown option '$1'; expected nothing or --test" ;;
 esac
 
-packages=(ca-certificates git g++ cmake ninja-build ccache python3 python3-venv libyaml-cpp-dev libcli11-dev libspdlog-dev libfmt-dev
-          nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev libxxhash-dev libmimalloc-dev)
+packages=(ca-certificates git g++ cmake ninja-build ccache python3 python3-venv libyaml-cpp-dev libcli11-dev libspdlog-dev
+          libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev libxxhash-dev
+          libmimalloc-dev)
 
 step "Debian packages"
 command -v dpkg-query >/dev/null ||
@@ -47,7 +48,8 @@ if ! { [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2
   for candidate in ${PYTHON:-python3.11 python3 /usr/bin/python3}; do
     if usable "$candidate"; then chosen="$candidate"; break; fi
   done
-  [ -n "$chosen" ] || stop "No usable Python: expected 3.10 or newer with the modules venv and ensurepip. Set PYTHON=/path/to/python3."
+  [ -n "$chosen" ] ||
+    stop "No usable Python: expected 3.10 or newer with the modules venv and ensurepip. Set PYTHON=/path/to/python3."
   echo "    with $("$chosen" --version)"
   "$chosen" -m venv --clear .venv
 fi
@@ -79,11 +81,13 @@ if ! satisfied "$requirements"; then
   pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
   # The default torch wheel wants the CUDA toolkit at build time; machines without a GPU take the smaller CPU wheel.
   if ! command -v nvidia-smi >/dev/null; then
-    pip_install --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' python/requirements.txt)"
+    pip_install --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
+      "$(grep '^torch==' python/requirements.txt)"
   fi
   pip_install -r "$requirements"
 fi
-satisfied "$requirements" || stop "pip ended well, but .venv does not hold the versions of $requirements. Remove .venv and try again."
+satisfied "$requirements" ||
+  stop "pip ended well, but .venv does not hold the versions of $requirements. Remove .venv and try again."
 
 current_step="done"
 echo "==> ready"

@@ -38,7 +38,8 @@ void SimulationConfig::fields(FieldVisitor& v) {
   v.field("test_days", test_days, {1, 3650}, "last days of the log, the test split");
   v.field("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "same seed and options: same bytes");
   v.field("ctr", ctr, {0.0001, 0.9}, "share of clicks among impressions");
-  v.field("rates", rates, {0.0001, 0.9}, "share of conversions where their parent event happened, by task; others keep their default");
+  v.field("rates", rates, {0.0001, 0.9},
+          "share of conversions where their parent event happened, by task; others keep their default");
   v.field("relatedness", relatedness, {0, 1},
           "correlation of a conversion's interest with the interest shared by all events, by task: 0 = unrelated, 1 = the same");
   v.field("signal", signal, {0, 5}, "standard deviation of the true logits; it sets the attainable AUC");
@@ -70,10 +71,12 @@ std::vector<SimulatedTask> SimulationConfig::tasks() const {
 
 void SimulationConfig::check() const {
   if (valid_days + test_days >= days)
-    fail(ErrorKind::Config, "days", "found {} days, of which {} are for validation and {} for test; expected at least one day left for training.",
-         days, valid_days, test_days);
+    fail(ErrorKind::Config, "days",
+         "found {} days, of which {} are for validation and {} for test; expected at least one day left for training.", days,
+         valid_days, test_days);
   if (rows < days)
-    fail(ErrorKind::Config, "rows", "found {} rows over {} days; expected at least one row a day. Use more rows or fewer days.", rows, days);
+    fail(ErrorKind::Config, "rows", "found {} rows over {} days; expected at least one row a day. Use more rows or fewer days.",
+         rows, days);
   tasks();
 }
 

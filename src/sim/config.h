@@ -12,9 +12,9 @@ namespace ektm {
 // A task of the platform, resolved from the config. Task 0 is always the click.
 struct SimulatedTask {
   std::string name;
-  int parent = -1;           // index of the event that must happen first; -1 for the click
-  double relatedness = 1;    // correlation of its interest with the interest that all events share
-  double rate = 0;           // share of positives among the rows where the parent happened
+  int parent = -1;         // index of the event that must happen first; -1 for the click
+  double relatedness = 1;  // correlation of its interest with the interest that all events share
+  double rate = 0;         // share of positives among the rows where the parent happened
 };
 
 struct SimulationConfig {

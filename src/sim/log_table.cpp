@@ -57,8 +57,10 @@ class ListColumn {
   }
   std::shared_ptr<arrow::DataType> type() const { return text_ ? text_->type() : list_->type(); }
   void begin() {
-    if (text_) joined_.clear();
-    else check(list_->Append());
+    if (text_)
+      joined_.clear();
+    else
+      check(list_->Append());
   }
   void element(const std::string& value) {
     if (!text_) return check(elements_->Append(value));
@@ -101,15 +103,30 @@ struct LogBatchBuilder::State {
   std::vector<std::unique_ptr<arrow::Int8Builder>> labels;
 };
 
-LogBatchBuilder::LogBatchBuilder(const Platform& platform, bool text_lists) : state_(std::make_unique<State>(platform, text_lists)) {
+LogBatchBuilder::LogBatchBuilder(const Platform& platform, bool text_lists)
+    : state_(std::make_unique<State>(platform, text_lists)) {
   using namespace arrow;
-  FieldVector fields = {
-      field("impression_id", int64(), false), field("ts", int64(), false), field("user_id", int64(), false), field("item_id", int64(), false),
-      field("advertiser_id", int64(), false), field("age_group", utf8(), false), field("gender", utf8()), field("city_tier", utf8()),
-      field("device", utf8(), false), field("interest", utf8(), false), field("user_activity", float32()),
-      field("scenario", utf8(), false), field("hour", int32(), false), field("position", int32(), false), field("category", utf8(), false),
-      field("brand", utf8()), field("creative_type", utf8(), false), field("price", float32()), field("tags", state_->tags.type(), false),
-      field("clicked_categories", state_->clicked.type(), false), field("bid", float32(), false)};
+  FieldVector fields = {field("impression_id", int64(), false),
+                        field("ts", int64(), false),
+                        field("user_id", int64(), false),
+                        field("item_id", int64(), false),
+                        field("advertiser_id", int64(), false),
+                        field("age_group", utf8(), false),
+                        field("gender", utf8()),
+                        field("city_tier", utf8()),
+                        field("device", utf8(), false),
+                        field("interest", utf8(), false),
+                        field("user_activity", float32()),
+                        field("scenario", utf8(), false),
+                        field("hour", int32(), false),
+                        field("position", int32(), false),
+                        field("category", utf8(), false),
+                        field("brand", utf8()),
+                        field("creative_type", utf8(), false),
+                        field("price", float32()),
+                        field("tags", state_->tags.type(), false),
+                        field("clicked_categories", state_->clicked.type(), false),
+                        field("bid", float32(), false)};
   for (const auto& task : platform.tasks()) {
     fields.push_back(field(task.name, int8(), task.parent >= 0));
     state_->labels.push_back(std::make_unique<Int8Builder>());
@@ -119,14 +136,19 @@ LogBatchBuilder::LogBatchBuilder(const Platform& platform, bool text_lists) : st
 
 LogBatchBuilder::~LogBatchBuilder() = default;
 
-const std::shared_ptr<arrow::Schema>& LogBatchBuilder::schema() const { return state_->schema; }
+const std::shared_ptr<arrow::Schema>& LogBatchBuilder::schema() const {
+  return state_->schema;
+}
 
-void LogBatchBuilder::add(const Impression& impression, const ClickHistories& histories, const std::array<uint8_t, kMaxTasks>& labels) {
+void LogBatchBuilder::add(const Impression& impression, const ClickHistories& histories,
+                          const std::array<uint8_t, kMaxTasks>& labels) {
   State& s = *state_;
   const SimulatedUser& user = s.platform.user(impression.user);
   const SimulatedItem& item = s.platform.item(impression.item);
   auto put = [](auto& builder, const auto& value) { check(builder.Append(value)); };
-  auto put_unless = [](bool missing, auto& builder, const auto& value) { check(missing ? builder.AppendNull() : builder.Append(value)); };
+  auto put_unless = [](bool missing, auto& builder, const auto& value) {
+    check(missing ? builder.AppendNull() : builder.Append(value));
+  };
   put(s.impression_id, kFirstImpressionId + impression.row);
   put(s.ts, impression.ts);
   put(s.user_id, Platform::user_id(impression.user));
@@ -149,18 +171,20 @@ void LogBatchBuilder::add(const Impression& impression, const ClickHistories& hi
   for (int i = 0; i < item.tag_count; ++i) s.tags.element(kTagNames[item.tags[i]]);
   s.tags.end();
   s.clicked.begin();
-  for (int64_t i = 0; i < histories.count(impression.user); ++i) s.clicked.element(kCategoryNames[histories.at(impression.user, i)]);
+  for (int64_t i = 0; i < histories.count(impression.user); ++i)
+    s.clicked.element(kCategoryNames[histories.at(impression.user, i)]);
   s.clicked.end();
   put(s.bid, impression.bid);
-  for (size_t t = 0; t < s.labels.size(); ++t) put_unless(labels[t] == kNotReported, *s.labels[t], static_cast<int8_t>(labels[t]));
+  for (size_t t = 0; t < s.labels.size(); ++t)
+    put_unless(labels[t] == kNotReported, *s.labels[t], static_cast<int8_t>(labels[t]));
 }
 
 std::shared_ptr<arrow::RecordBatch> LogBatchBuilder::finish() {
   State& s = *state_;
   arrow::ArrayVector arrays;
   auto take = [&](auto&... builders) { (arrays.push_back(finish_builder(builders)), ...); };
-  take(s.impression_id, s.ts, s.user_id, s.item_id, s.advertiser_id, s.age, s.gender, s.city, s.device, s.interest, s.activity, s.scenario,
-       s.hour, s.position, s.category, s.brand, s.creative, s.price);
+  take(s.impression_id, s.ts, s.user_id, s.item_id, s.advertiser_id, s.age, s.gender, s.city, s.device, s.interest, s.activity,
+       s.scenario, s.hour, s.position, s.category, s.brand, s.creative, s.price);
   arrays.push_back(s.tags.finish());
   arrays.push_back(s.clicked.finish());
   take(s.bid);
@@ -186,7 +210,9 @@ TruthBatchBuilder::TruthBatchBuilder(const Platform& platform) : state_(std::mak
 
 TruthBatchBuilder::~TruthBatchBuilder() = default;
 
-const std::shared_ptr<arrow::Schema>& TruthBatchBuilder::schema() const { return state_->schema; }
+const std::shared_ptr<arrow::Schema>& TruthBatchBuilder::schema() const {
+  return state_->schema;
+}
 
 void TruthBatchBuilder::add(const Impression& impression, const Probabilities& probabilities) {
   check(state_->impression_id.Append(kFirstImpressionId + impression.row));
@@ -207,7 +233,8 @@ struct TableWriter::State {
   std::shared_ptr<arrow::ipc::RecordBatchWriter> csv;
 };
 
-TableWriter::TableWriter(std::filesystem::path path, std::shared_ptr<arrow::Schema> schema, bool csv) : state_(std::make_unique<State>()) {
+TableWriter::TableWriter(std::filesystem::path path, std::shared_ptr<arrow::Schema> schema, bool csv)
+    : state_(std::make_unique<State>()) {
   state_->path = path;
   state_->file = checked_io(arrow::io::FileOutputStream::Open(path.string()), path);
   if (csv) {
@@ -216,8 +243,12 @@ TableWriter::TableWriter(std::filesystem::path path, std::shared_ptr<arrow::Sche
     options.quoting_header = arrow::csv::QuotingStyle::Needed;
     state_->csv = checked_io(arrow::csv::MakeCSVWriter(state_->file, schema, options), path);
   } else {
-    auto properties = parquet::WriterProperties::Builder().compression(parquet::Compression::SNAPPY)->created_by("ektm simulate")->build();
-    state_->parquet = checked_io(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), state_->file, properties), path);
+    parquet::WriterProperties::Builder properties;
+    properties.compression(parquet::Compression::SNAPPY)->created_by("ektm simulate");
+    for (const auto& name : schema->field_names())  // hardly a value comes twice
+      if (name == "impression_id" || name.starts_with("p_")) properties.disable_dictionary(name);
+    state_->parquet = checked_io(
+        parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), state_->file, properties.build()), path);
   }
 }
 

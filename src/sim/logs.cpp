@@ -19,7 +19,8 @@ constexpr int64_t kChunkRows = 65'536;
 // Counts of one split, and its attainable AUC: of the true probabilities against the labels that the log shows.
 class SplitStatistics {
  public:
-  explicit SplitStatistics(const std::vector<SimulatedTask>& tasks) : tasks_(tasks), counts_(tasks.size()), cvr_(tasks.size()), all_(tasks.size()) {}
+  explicit SplitStatistics(const std::vector<SimulatedTask>& tasks)
+      : tasks_(tasks), counts_(tasks.size()), cvr_(tasks.size()), all_(tasks.size()) {}
 
   // labels: as logged, kNotReported included.
   void add(const Probabilities& probabilities, const std::array<uint8_t, kMaxTasks>& labels) {
@@ -44,9 +45,12 @@ class SplitStatistics {
   nlohmann::ordered_json to_json() const {
     nlohmann::ordered_json json = {{"rows", rows_}, {"tasks", nlohmann::ordered_json::object()}};
     for (size_t t = 0; t < tasks_.size(); ++t) {
-      auto number = [](std::optional<double> value) { return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr); };
+      auto number = [](std::optional<double> value) {
+        return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
+      };
       const Counts& c = counts_[t];
-      nlohmann::ordered_json task = {{"positives", c.positives}, {"not_reported_rows", c.not_reported}, {"observed_rows", c.observed}};
+      nlohmann::ordered_json task = {
+          {"positives", c.positives}, {"not_reported_rows", c.not_reported}, {"observed_rows", c.observed}};
       task["rate_where_observed"] = number(c.observed ? std::optional(double(c.observed_positives) / c.observed) : std::nullopt);
       if (tasks_[t].parent < 0) {
         task["attainable_auc"] = {{"ctr", number(all_[t].auc())}};
@@ -78,8 +82,8 @@ struct SplitBatches {
 };
 
 // Rows are made on this thread while the chunk before them is written on another one: the order of bytes is that of the rows.
-nlohmann::ordered_json write_split(const Platform& platform, const Split& split, const fs::path& folder, ClickHistories& histories,
-                                   Progress& progress) {
+nlohmann::ordered_json write_split(const Platform& platform, const Split& split, const fs::path& folder,
+                                   ClickHistories& histories, Progress& progress) {
   const bool csv = platform.config().format == "csv";
   const auto& tasks = platform.tasks();
   LogBatchBuilder log(platform, csv);
@@ -120,7 +124,8 @@ void refuse_existing(const fs::path& output, bool overwrite) {
   if (!fs::exists(output, code) || (fs::is_directory(output, code) && fs::is_empty(output, code))) return;
   if (!overwrite) fail(ErrorKind::Io, output.string(), "exists already. Choose another folder, or replace it with --overwrite.");
   if (!fs::exists(output / "truth", code) || !fs::exists(output / "summary.json", code))
-    fail(ErrorKind::Io, output.string(), "exists and holds no simulated logs, so --overwrite does not replace it. Choose another folder.");
+    fail(ErrorKind::Io, output.string(),
+         "exists and holds no simulated logs, so --overwrite does not replace it. Choose another folder.");
 }
 
 }  // namespace
@@ -135,7 +140,11 @@ nlohmann::ordered_json write_logs(const SimulationConfig& config, const fs::path
   const int64_t valid = platform.first_row(config.days - config.test_days - config.valid_days);
   const int64_t test = platform.first_row(config.days - config.test_days);
   nlohmann::ordered_json summary = {{"format_version", 1}, {"config", nlohmann::ordered_json::object()}};
-  for (const auto& field : describe(config)) summary["config"][field.key] = field.default_value;
+  for (const auto& field : describe(config)) {  // numbers as numbers, all else as text
+    const std::string& value = field.default_value;
+    summary["config"][field.key] =
+        nlohmann::ordered_json::accept(value) ? nlohmann::ordered_json::parse(value) : nlohmann::ordered_json(value);
+  }
   for (const auto& task : platform.tasks())
     summary["tasks"].push_back({{"name", task.name},
                                 {"after", task.parent < 0 ? "" : platform.tasks()[task.parent].name},

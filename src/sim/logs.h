@@ -1,9 +1,8 @@
 #pragma once
 // Logs of the simulated platform as files.
 #include <filesystem>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "sim/config.h"
 
@@ -14,7 +13,7 @@ namespace ektm {
 //   schema.yaml                         for `ektm prepare`
 //   truth/train|valid|test.parquet      impression_id and p_<task> (given that the task's parent happened), rows as in the logs;
 //                                       never an input of training
-//   summary.json                        config, rows, base rates and the attainable AUC (that of the true probabilities) by split and task
+//   summary.json                        config; by split and task: rows, rates, attainable AUC (that of the true probabilities)
 // Same config, same bytes. Memory: users + items + some chunks of rows. Returns the summary.
 // Error Io when `output` exists (unless `overwrite` and it holds earlier simulated logs) or cannot be written.
 nlohmann::ordered_json write_logs(const SimulationConfig& config, const std::filesystem::path& output, bool overwrite = false);

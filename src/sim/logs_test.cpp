@@ -24,7 +24,8 @@ namespace fs = std::filesystem;
 class Logs : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("ektm_logs_test_{}_{}", getpid(), testing::UnitTest::GetInstance()->current_test_info()->name());
+    folder_ = fs::temp_directory_path() /
+              fmt::format("ektm_logs_test_{}_{}", getpid(), testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(folder_);
     make_directories(folder_);
     set_quiet(true);
@@ -59,7 +60,8 @@ std::shared_ptr<arrow::Table> read_csv(const fs::path& path) {
   for (const char* column : {"hour", "position"}) convert.column_types[column] = arrow::int32();
   for (const char* column : {"user_activity", "price", "bid"}) convert.column_types[column] = arrow::float32();
   for (const char* column : {"click", "register", "download", "pay", "share"}) convert.column_types[column] = arrow::int8();
-  for (const char* column : {"tags", "clicked_categories", "gender", "city_tier", "brand"}) convert.column_types[column] = arrow::utf8();
+  for (const char* column : {"tags", "clicked_categories", "gender", "city_tier", "brand"})
+    convert.column_types[column] = arrow::utf8();
   auto reader = arrow::csv::TableReader::Make(arrow::io::default_io_context(), file, arrow::csv::ReadOptions::Defaults(),
                                               arrow::csv::ParseOptions::Defaults(), convert)
                     .ValueOrDie();
@@ -75,7 +77,8 @@ const Array& column(const std::shared_ptr<arrow::Table>& table, const std::strin
 std::string list_text(const arrow::ListArray& lists, int64_t row) {
   const auto& values = dynamic_cast<const arrow::StringArray&>(*lists.values());
   std::string text;
-  for (int64_t i = lists.value_offset(row); i < lists.value_offset(row + 1); ++i) text += (text.empty() ? "" : "|") + values.GetString(i);
+  for (int64_t i = lists.value_offset(row); i < lists.value_offset(row + 1); ++i)
+    text += (text.empty() ? "" : "|") + values.GetString(i);
   return text;
 }
 
@@ -97,7 +100,8 @@ TEST_F(Logs, SameSeedSameBytesOtherSeedOtherBytes) {
   write_logs(config, folder_ / "c");
   auto c = contents(folder_ / "c");
   for (const char* split : kSplits)
-    for (std::string file : {fmt::format("{}.parquet", split), fmt::format("truth/{}.parquet", split)}) EXPECT_NE(a.at(file), c.at(file)) << file;
+    for (std::string file : {fmt::format("{}.parquet", split), fmt::format("truth/{}.parquet", split)})
+      EXPECT_NE(a.at(file), c.at(file)) << file;
 }
 
 TEST_F(Logs, SplitsAreDaysInOrder) {
@@ -135,12 +139,13 @@ TEST_F(Logs, CsvHoldsWhatParquetHolds) {
       auto found = csv->GetColumnByName(name)->chunk(0);
       for (int64_t row = 0; row < parquet->num_rows(); ++row) {
         if (expected->type_id() == arrow::Type::LIST) {
-          ASSERT_EQ(list_text(dynamic_cast<const arrow::ListArray&>(*expected), row), column<arrow::StringArray>(csv, name).GetString(row));
+          ASSERT_EQ(list_text(dynamic_cast<const arrow::ListArray&>(*expected), row),
+                    column<arrow::StringArray>(csv, name).GetString(row));
         } else if (expected->type_id() == arrow::Type::STRING && expected->IsNull(row)) {
           ASSERT_EQ(column<arrow::StringArray>(csv, name).GetString(row), "") << name;  // CSV has no other null
         } else {
-          ASSERT_TRUE(expected->RangeEquals(*found, row, row + 1, row)) << name << " row " << row << ": " << expected->type()->ToString()
-                                                                        << " and " << found->type()->ToString();
+          ASSERT_TRUE(expected->RangeEquals(*found, row, row + 1, row))
+              << name << " row " << row << ": " << expected->type()->ToString() << " and " << found->type()->ToString();
         }
       }
     }
@@ -157,7 +162,8 @@ TEST_F(Logs, TruthStandsApartInTheSameOrder) {
   for (const char* split : kSplits) {
     auto log = read_parquet(folder_ / "out" / fmt::format("{}.parquet", split));
     auto truth = read_parquet(folder_ / "out/truth" / fmt::format("{}.parquet", split));
-    EXPECT_EQ(truth->ColumnNames(), (std::vector<std::string>{"impression_id", "p_click", "p_register", "p_download", "p_pay", "p_share"}));
+    EXPECT_EQ(truth->ColumnNames(),
+              (std::vector<std::string>{"impression_id", "p_click", "p_register", "p_download", "p_pay", "p_share"}));
     for (const std::string& name : log->ColumnNames()) EXPECT_NE(name.substr(0, 2), "p_") << "the log gives the truth away";
     EXPECT_TRUE(log->GetColumnByName("impression_id")->Equals(*truth->GetColumnByName("impression_id")));
     const auto& pay = column<arrow::FloatArray>(truth, "p_pay");
@@ -200,7 +206,8 @@ TEST_F(Logs, SummaryCountsWhatTheFilesHold) {
   config.unreported = 0.3;
   auto summary = write_logs(config, folder_ / "out");
   EXPECT_EQ(nlohmann::ordered_json::parse(read_file(folder_ / "out/summary.json")), summary);
-  EXPECT_EQ(summary["config"]["rows"], "12000");
+  EXPECT_EQ(summary["config"]["rows"], 12000);
+  EXPECT_EQ(summary["config"]["pattern"], "sequential");
   EXPECT_EQ(summary["tasks"][2]["after"], "cart");
   for (const char* split : kSplits) {
     auto log = read_parquet(folder_ / "out" / fmt::format("{}.parquet", split));
@@ -232,7 +239,8 @@ TEST_F(Logs, SummaryCountsWhatTheFilesHold) {
     double wins = 0;
     for (float a : predictions[1])
       for (float b : predictions[0]) wins += a > b ? 1 : a == b ? 0.5 : 0;
-    EXPECT_NEAR(numbers["attainable_auc"]["cvr"].get<double>(), wins / (double(predictions[0].size()) * predictions[1].size()), 1e-3);
+    EXPECT_NEAR(numbers["attainable_auc"]["cvr"].get<double>(), wins / (double(predictions[0].size()) * predictions[1].size()),
+                1e-3);
   }
 }
 
@@ -263,7 +271,8 @@ TEST_F(Logs, SchemaNamesOnlyColumnsOfTheLogs) {
   write_logs(config, folder_ / "out");
   auto names = read_parquet(folder_ / "out/test.parquet")->ColumnNames();
   Schema schema = load_schema(folder_ / "out/schema.yaml");
-  for (const auto& feature : schema.features) EXPECT_EQ(std::count(names.begin(), names.end(), feature.column), 1) << feature.column;
+  for (const auto& feature : schema.features)
+    EXPECT_EQ(std::count(names.begin(), names.end(), feature.column), 1) << feature.column;
   for (const auto& task : schema.tasks) EXPECT_EQ(std::count(names.begin(), names.end(), task.label), 1) << task.label;
   EXPECT_EQ(schema.parents(), (std::vector<int>{-1, 0, 0, 0, 0}));
   std::set<FeatureKind> kinds;

@@ -17,11 +17,17 @@ constexpr int64_t kMinSampleRows = 50'000, kMaxSampleRows = 150'000;
 
 // Families of random streams: the upper bits of the stream number.
 enum Stream : uint64_t { kUsers = 1, kItems, kEffects, kImpressions, kSample, kLabels, kUserNoise, kItemNoise, kReports, kBids };
-uint64_t stream(Stream family, uint64_t index) { return (static_cast<uint64_t>(family) << 56) + index; }
+uint64_t stream(Stream family, uint64_t index) {
+  return (static_cast<uint64_t>(family) << 56) + index;
+}
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
 
-int level(Rng& rng, const PowerLaw& law) { return static_cast<int>(law.rank(rng.uniform())); }
+int level(Rng& rng, const PowerLaw& law) {
+  return static_cast<int>(law.rank(rng.uniform()));
+}
 
 // Eight values of mean 0 and variance 1 (uniform) that belong to an id.
 void id_values(uint64_t seed, uint64_t stream, float* values) {
@@ -105,7 +111,8 @@ void Platform::make_items() {
     Rng rng(seed_, stream(kItems, i));
     SimulatedItem& item = items_[i];
     item.category = level(rng, categories);
-    item.brand = (item.category * 17 + level(rng, brands)) % kBrands;  // a category has brands of its own, some shared with others
+    item.brand =
+        (item.category * 17 + level(rng, brands)) % kBrands;  // a category has brands of its own, some shared with others
     item.creative_type = level(rng, creatives);
     item.advertiser = static_cast<uint32_t>(advertisers.rank(rng.uniform()));
     double price = rng.normal();
@@ -129,7 +136,9 @@ void Platform::make_items() {
 
 void Platform::make_effects() {
   uint64_t number = 0;
-  auto make = [&](int64_t levels, double main_sd, double vector_sd) { return Effects(seed_, ++number, levels, main_sd, vector_sd); };
+  auto make = [&](int64_t levels, double main_sd, double vector_sd) {
+    return Effects(seed_, ++number, levels, main_sd, vector_sd);
+  };
   age_ = make(kAgeGroups, 0.5, 0.6);
   gender_ = make(kGenders, 0.3, 0.6);
   city_ = make(kCityTiers, 0.3, 0);
@@ -224,7 +233,8 @@ Platform::Interests Platform::raw_interests(const Impression& impression) const 
 
   constexpr float kProductWeight = 0.25f;  // brings the inner products to about the standard deviation 1
   std::array<float, kLanes> lanes;
-  for (int e = 0; e < kLanes; ++e) lanes[e] = left[e] + right[e] + static_cast<float>(config_.id_noise) * (user_noise[e] + item_noise[e]);
+  for (int e = 0; e < kLanes; ++e)
+    lanes[e] = left[e] + right[e] + static_cast<float>(config_.id_noise) * (user_noise[e] + item_noise[e]);
   for (int k = 1; k <= kVector; ++k)
     for (int e = 0; e < kLanes; ++e) lanes[e] += kProductWeight * left[k * kLanes + e] * right[k * kLanes + e];
   Interests interests;
@@ -272,8 +282,8 @@ bool Platform::reported(uint32_t advertiser, size_t task) const {
   return Rng(seed_, stream(kReports, (static_cast<uint64_t>(advertiser) << 8) + task)).uniform() >= config_.unreported;
 }
 
-// Over a sample of the log's own impressions (or of others like them when the log is short): makes the interests uncorrelated with
-// mean 0 and variance 1, then solves for the intercepts.
+// Over a sample of the log's own impressions (or of others like them when the log is short): makes the interests uncorrelated
+// with mean 0 and variance 1, then solves for the intercepts.
 void Platform::calibrate() {
   int64_t count = std::clamp(config_.rows, kMinSampleRows, kMaxSampleRows);
   std::vector<Impression> sample(count);

@@ -24,9 +24,9 @@ inline constexpr int kMaxTasks = 7;  // with the shared interest this fills the 
 
 struct SimulatedUser {
   uint8_t age_group, gender, city_tier, device, interest, activity_level;
-  uint8_t taste;      // a second category of interest that no attribute tells: only the id and the click history do
-  uint8_t missing;    // bit per attribute that can be missing: kMissing...
-  float activity;     // sessions a week
+  uint8_t taste;    // a second category of interest that no attribute tells: only the id and the click history do
+  uint8_t missing;  // bit per attribute that can be missing: kMissing...
+  float activity;   // sessions a week
 };
 
 struct SimulatedItem {
@@ -89,8 +89,8 @@ class Platform {
   bool reported(uint32_t advertiser, size_t task) const;
 
  private:
-  // Per attribute level: for each of 8 interests (0 shared, 1.. per task) a main effect and a vector for the inner products, stored
-  // lane by lane: [main x8, vector[0] x8, ..., vector[3] x8].
+  // Per attribute level: for each of 8 interests (0 shared, 1.. per task) a main effect and a vector for the inner products,
+  // stored lane by lane: [main x8, vector[0] x8, ..., vector[3] x8].
   static constexpr int kLanes = 8, kVector = 4, kStride = kLanes * (1 + kVector);
   using Sum = std::array<float, kStride>;
   using Interests = std::array<double, kLanes>;

@@ -23,7 +23,8 @@ SimulationConfig small_config() {
 double correlation(const std::vector<double>& x, const std::vector<double>& y) {
   double mx = 0, my = 0, xx = 0, yy = 0, xy = 0;
   for (size_t i = 0; i < x.size(); ++i) mx += x[i] / x.size(), my += y[i] / y.size();
-  for (size_t i = 0; i < x.size(); ++i) xx += (x[i] - mx) * (x[i] - mx), yy += (y[i] - my) * (y[i] - my), xy += (x[i] - mx) * (y[i] - my);
+  for (size_t i = 0; i < x.size(); ++i)
+    xx += (x[i] - mx) * (x[i] - mx), yy += (y[i] - my) * (y[i] - my), xy += (x[i] - mx) * (y[i] - my);
   return xy / std::sqrt(xx * yy);
 }
 
@@ -154,7 +155,8 @@ TEST(Platform, TimeGrowsWithTheRowAndDaysAreEqual) {
     ASSERT_EQ(impression.ts % 86'400 / 3'600, impression.hour);
     ++rows_of_day[impression.day];
   }
-  for (int64_t day = 0; day < config.days; ++day) EXPECT_EQ(rows_of_day[day], platform.first_row(day + 1) - platform.first_row(day));
+  for (int64_t day = 0; day < config.days; ++day)
+    EXPECT_EQ(rows_of_day[day], platform.first_row(day + 1) - platform.first_row(day));
 }
 
 TEST(Platform, ScenariosMixUsersAndItemsDifferently) {
@@ -238,7 +240,8 @@ TEST(Platform, OneRowADayIsEnough) {
 TEST(SimulationConfig, ErrorsNameThePlaceAndTheRemedy) {
   SimulationConfig config = small_config();
   config.relatedness = {{"cart", 0.5}};  // of the other pattern
-  EXPECT_NE(config_error(config).find("found the task 'cart'; expected conversions of the parallel pattern: register, download, pay, share"),
+  EXPECT_NE(config_error(config).find(
+                "found the task 'cart'; expected conversions of the parallel pattern: register, download, pay, share"),
             std::string::npos);
   config = small_config();
   config.rates = {{"click", 0.5}};  // that is what ctr is for
