@@ -365,8 +365,8 @@ std::string overview_section(const std::vector<Shown>& runs, const std::vector<M
     header.push_back({conversions ? "mean of conversions" : "mean", false});
   }
   std::string html =
-      "<h2>AUC at a glance</h2>\n<p class=\"soft\">Served predictions; every task on the rows where its label is observed. "
-      "Bold on tint: the best of a column.</p>\n<div class=\"scroll\"><table>" +
+      "<h2>AUC at a glance</h2>\n<p class=\"soft\">Served predictions; every task on the rows where its label is observed. " +
+      std::string(runs.size() > 1 ? "Bold on tint: the best of a column." : "") + "</p>\n<div class=\"scroll\"><table>" +
       header_row(header) + "<tbody class=\"plain\">\n";
   std::vector<std::vector<bool>> best;
   for (const auto& column : columns) best.push_back(best_of(column, higher));
@@ -441,10 +441,11 @@ std::string interval_section(const std::vector<Shown>& runs, const std::vector<M
     charts.push_back(auc_chart({measure.title(), rows_note(runs, measure)}, entries));
   }
   return "<h2>AUC with 95 % intervals</h2>\n<p class=\"soft\">The bars show how much the AUC would vary with other test rows "
-         "(DeLong); they do not show "
-         "how it varies with the seed. The models are measured on the same rows, so their difference is often better known than "
-         "overlapping bars suggest. Every panel has a scale of its own.</p>\n" +
-         panels(charts);
+         "(DeLong); they do not show how it varies with the seed. " +
+         std::string(runs.size() > 1 ? "Where models are measured on the same rows, their difference is often better known than "
+                                       "overlapping bars suggest. "
+                                     : "") +
+         "Every panel has a scale of its own.</p>\n" + panels(charts);
 }
 
 std::string reliability_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
@@ -540,7 +541,7 @@ std::string curve_section(const std::vector<Shown>& runs, const std::vector<Meas
     return found == values.end() ? std::nullopt : std::optional(found->second);
   };
   if (std::all_of(runs.begin(), runs.end(), [](const Shown& shown) { return shown.run->history.empty(); })) return "";
-  std::vector<std::string> charts = {chart({"Training loss", "sum over the tasks, mean since the point before"},
+  std::vector<std::string> charts = {chart({"Training loss", "all terms of the model, mean since the point before"},
                                            [&](const HistoryPoint& p) { return entry(p.train_loss, "total"); }),
                                      chart({"Selection metric", "validation split; chooses the saved weights"},
                                            [](const HistoryPoint& p) { return p.selection; })};
