@@ -4,6 +4,8 @@
 #include <map>
 #include <memory>
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "commands.h"

@@ -15,10 +15,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <unordered_map>
 
@@ -148,7 +150,6 @@ std::shared_ptr<arrow::io::ReadableFile> open_file(const fs::path& path) {
 [[noreturn]] void fail_arrow(const arrow::Status& status, const std::string& where, const std::string& what) {
   std::string message = status.message();
   while (!message.empty() && (message.back() == '.' || message.back() == '\n')) message.pop_back();
-  if (status.IsOutOfMemory()) fail(ErrorKind::Io, where, "memory ran out: {}.", message);
   fail(ErrorKind::Data, where, "{} ({}).", what, message);
 }
 
@@ -191,6 +192,80 @@ std::shared_ptr<arrow::io::InputStream> open_stream(const InputFile& file, std::
 
 constexpr const char* kDamagedCompression = "the compressed file is damaged or cut off: copy or write it again";
 
+// How far a scan of a CSV file came.
+struct CsvPlace {
+  int64_t row = -1;        // the last row that began; 0 is the header
+  int64_t line = 0;        // the line, from 1, on which it began: quoted cells may hold line ends, and blank lines are no rows
+  bool open_quote = false;  // the file ended inside quotes
+};
+
+// From the beginning of the file to the beginning of row `last_row`, or to the end.
+CsvPlace scan_csv(const InputFile& file, int64_t last_row) {
+  CsvPlace place;
+  auto raw = arrow::io::ReadableFile::Open(file.path.string());
+  if (!raw.ok()) return place;
+  auto stream = open_stream(file, *raw);
+  enum class At { RowStart, CellStart, Plain, Quoted, QuoteInQuoted } at = At::RowStart;
+  int64_t line = 1;
+  bool after_cr = false;
+  for (;;) {
+    auto piece = stream->Read(1 << 16);
+    if (!piece.ok() || (*piece)->size() == 0) {
+      place.open_quote = at == At::Quoted;
+      return place;
+    }
+    for (char c : std::string_view(**piece)) {
+      bool second_of_crlf = c == '\n' && after_cr;
+      after_cr = c == '\r';
+      if (second_of_crlf) continue;
+      bool line_end = c == '\n' || c == '\r';
+      if (at == At::RowStart && !line_end) {
+        at = At::CellStart;
+        place.line = line;
+        if (++place.row == last_row) return place;
+      }
+      if (at == At::Quoted)
+        at = c == '"' ? At::QuoteInQuoted : At::Quoted;
+      else if (line_end)
+        at = At::RowStart;
+      else if (c == ',')
+        at = At::CellStart;
+      else if (c == '"' && (at == At::CellStart || at == At::QuoteInQuoted))
+        at = At::Quoted;
+      else
+        at = At::Plain;
+      line += line_end;
+    }
+  }
+}
+
+// Counts the quotes that pass: in a file without stray quotes an odd number tells that one was left open.
+class QuoteCounter : public arrow::io::InputStream {
+ public:
+  explicit QuoteCounter(std::shared_ptr<arrow::io::InputStream> inner) : inner_(std::move(inner)) {}
+  int64_t quotes() const { return quotes_; }
+
+  arrow::Status Close() override { return inner_->Close(); }
+  bool closed() const override { return inner_->closed(); }
+  arrow::Result<int64_t> Tell() const override { return inner_->Tell(); }
+  arrow::Result<int64_t> Read(int64_t count, void* out) override {
+    ARROW_ASSIGN_OR_RAISE(int64_t read, inner_->Read(count, out));
+    this->count(static_cast<const char*>(out), read);
+    return read;
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t count) override {
+    ARROW_ASSIGN_OR_RAISE(auto buffer, inner_->Read(count));
+    this->count(buffer->data_as<char>(), buffer->size());
+    return buffer;
+  }
+
+ private:
+  void count(const char* bytes, int64_t size) { quotes_ += std::count(bytes, bytes + size, '"'); }
+
+  std::shared_ptr<arrow::io::InputStream> inner_;
+  std::atomic<int64_t> quotes_ = 0;  // Arrow reads ahead in a thread of its own
+};
+
 class CsvSource : public Source {
  public:
   CsvSource(const InputFile& file, int64_t chunk_bytes, BadRows& bad_rows)
@@ -210,6 +285,7 @@ class CsvSource : public Source {
     if (!reader_) return nullptr;
     std::shared_ptr<arrow::RecordBatch> batch;
     check(reader_->ReadNext(&batch));
+    if (!batch && stream_->quotes() % 2 == 1) refuse_open_quote();
     return batch;
   }
 
@@ -237,8 +313,8 @@ class CsvSource : public Source {
       uint32_t parsed = 0;
       std::string_view text = std::string_view(head).substr(bom);
       auto status = end ? parser.ParseFinal(text, &parsed) : parser.Parse(text, &parsed);
-      if (!status.ok()) fail_arrow(status, where_, "the header line cannot be read");
-      if (parser.num_rows() == 1) {
+      // Without a whole row the parser reports an error too: then the header goes on in the next piece.
+      if (status.ok() && parser.num_rows() == 1) {
         if (!arrow::util::ValidateUTF8(text.substr(0, parsed)))
           fail(ErrorKind::Data, where_ + ", line 1", "the header line is not in UTF-8. Convert the file, e.g. iconv -f latin1 -t utf-8.");
         (void)parser.VisitLastRow([&](const uint8_t* data, uint32_t size, bool, bool) {
@@ -279,13 +355,22 @@ class CsvSource : public Source {
     convert_.default_column_type = arrow::utf8();
     convert_.check_utf8 = false;  // CellReader checks, and names the row
     raw_ = open_file(file_.path);
-    auto made = arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), open_stream(file_, raw_), read_, parse_, convert_);
+    stream_ = std::make_shared<QuoteCounter>(open_stream(file_, raw_));
+    auto made = arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), stream_, read_, parse_, convert_);
     check(made.status());
     reader_ = *made;
   }
 
+  // Arrow takes the end of the file for the end of an open quote, and so the rows behind it for one cell.
+  void refuse_open_quote() {
+    CsvPlace place = scan_csv(file_, std::numeric_limits<int64_t>::max());
+    if (place.open_quote)
+      fail(ErrorKind::Data, fmt::format("{}, row {} (line {})", where_, place.row, place.line), "a quote is opened and not closed before the end of the file. Close it.");
+  }
+
   void check(const arrow::Status& status) {
     if (status.ok()) return;
+    refuse_open_quote();
     if (ragged_) {
       std::string limit = bad_rows_.limit == 0 ? "Correct the row, or let such rows be skipped by max_bad_rows in the schema"
                                                : fmt::format("{} rows were skipped already, as many as max_bad_rows in the schema allows: correct the data, or raise it", bad_rows_.count);
@@ -323,6 +408,7 @@ class CsvSource : public Source {
   bool has_rows_ = false;
   std::optional<Ragged> ragged_;
   std::shared_ptr<arrow::io::ReadableFile> raw_;
+  std::shared_ptr<QuoteCounter> stream_;
   std::shared_ptr<arrow::csv::StreamingReader> reader_;
 };
 
@@ -411,7 +497,8 @@ class ParquetSource : public Source {
 class ArrowSource : public Source {
  public:
   ArrowSource(const InputFile& file, int64_t chunk_bytes)
-      : where_(file.path.string()), bytes_(file.bytes), chunk_bytes_(chunk_bytes), raw_(open_file(file.path)) {
+      : where_(file.path.string()), chunk_bytes_(chunk_bytes), raw_(open_file(file.path)) {
+    bytes_ = value_or_fail(raw_->GetSize(), where_, kDamaged);
     std::string magic(6, '\0');
     int64_t count = value_or_fail(raw_->ReadAt(0, static_cast<int64_t>(magic.size()), magic.data()), where_, kDamaged);
     if (count == 0) fail(ErrorKind::Data, where_, "the file is empty; expected Arrow IPC data.");
@@ -488,10 +575,29 @@ class ArrowSource : public Source {
     for (int i = 0; i < batch.num_columns(); ++i) {
       std::shared_ptr<arrow::Array> column = batch.column(i);
       if (auto status = column->Validate(); !status.ok()) fail_arrow(status, where_ + ", column " + batch.column_name(i), kDamaged);
-      if (column->type_id() == arrow::Type::STRING) column = value_or_fail(column->View(arrow::binary()), where_, kDamaged);
-      if (column->type_id() == arrow::Type::LARGE_STRING) column = value_or_fail(column->View(arrow::large_binary()), where_, kDamaged);
-      if (auto status = column->ValidateFull(); !status.ok()) fail_arrow(status, where_ + ", column " + batch.column_name(i), kDamaged);
+      auto status = arrow::MakeArray(texts_as_bytes(*column->data()))->ValidateFull();
+      if (!status.ok()) fail_arrow(status, where_ + ", column " + batch.column_name(i), kDamaged);
     }
+  }
+
+  static std::shared_ptr<arrow::ArrayData> texts_as_bytes(const arrow::ArrayData& data) {
+    auto copy = data.Copy();
+    if (!copy->child_data.empty()) copy->child_data[0] = texts_as_bytes(*data.child_data[0]);
+    if (copy->dictionary) copy->dictionary = texts_as_bytes(*data.dictionary);
+    switch (data.type->id()) {
+      case arrow::Type::STRING: copy->type = arrow::binary(); break;
+      case arrow::Type::LARGE_STRING: copy->type = arrow::large_binary(); break;
+      case arrow::Type::LIST: copy->type = arrow::list(copy->child_data[0]->type); break;
+      case arrow::Type::LARGE_LIST: copy->type = arrow::large_list(copy->child_data[0]->type); break;
+      case arrow::Type::FIXED_SIZE_LIST:
+        copy->type = arrow::fixed_size_list(copy->child_data[0]->type, static_cast<const arrow::FixedSizeListType&>(*data.type).list_size());
+        break;
+      case arrow::Type::DICTIONARY:
+        copy->type = arrow::dictionary(static_cast<const arrow::DictionaryType&>(*data.type).index_type(), copy->dictionary->type);
+        break;
+      default: return data.Copy();  // kinds that CellReader refuses, or that hold no text
+    }
+    return copy;
   }
 
   std::string where_;
@@ -511,44 +617,6 @@ std::unique_ptr<Source> open_source(const InputFile& file, int64_t chunk_bytes, 
     case Format::Arrow: return std::make_unique<ArrowSource>(file, chunk_bytes);
   }
   return nullptr;
-}
-
-// The line, from 1, on which data row `row` begins: quoted cells may hold line ends, and blank lines are no rows. 0 when unknown.
-int64_t find_line(const std::string& path, int64_t row) {
-  InputFile file;
-  file.path = path;
-  recognize(file);
-  auto raw = arrow::io::ReadableFile::Open(path);
-  if (!raw.ok()) return 0;
-  auto stream = open_stream(file, *raw);
-  enum class At { RowStart, CellStart, Plain, Quoted, QuoteInQuoted } at = At::RowStart;
-  int64_t rows_begun = 0, line = 1;  // the header is the first row
-  bool after_cr = false;
-  for (;;) {
-    auto piece = stream->Read(1 << 16);
-    if (!piece.ok() || (*piece)->size() == 0) return 0;
-    for (char c : std::string_view(**piece)) {
-      bool second_of_crlf = c == '\n' && after_cr;
-      after_cr = c == '\r';
-      if (second_of_crlf) continue;
-      bool line_end = c == '\n' || c == '\r';
-      if (at == At::RowStart && !line_end) {
-        at = At::CellStart;
-        if (++rows_begun == row + 1) return line;
-      }
-      if (at == At::Quoted)
-        at = c == '"' ? At::QuoteInQuoted : At::Quoted;
-      else if (line_end)
-        at = At::RowStart;
-      else if (c == ',')
-        at = At::CellStart;
-      else if (c == '"' && (at == At::CellStart || at == At::QuoteInQuoted))
-        at = At::Quoted;
-      else
-        at = At::Plain;
-      line += line_end;
-    }
-  }
 }
 
 // ---------------------------------------------------------------------------------------------------------------- cells
@@ -882,6 +950,8 @@ class SideTable {
   int64_t unmatched_rows_ = 0;
 };
 
+}  // namespace
+
 fs::path find_side_file(const Join& join, const Schema& schema, const std::vector<std::string>& folders) {
   std::vector<fs::path> tried = {schema.folder / join.file};
   for (const auto& folder : folders) tried.push_back(fs::path(folder) / join.file);
@@ -894,8 +964,6 @@ fs::path find_side_file(const Join& join, const Schema& schema, const std::vecto
   fail(ErrorKind::Io, join.file, "the side table of the schema's join was not found; looked for {}. Correct the join's file, or put it there.",
        fmt::join(names, ", "));
 }
-
-}  // namespace
 
 // ---------------------------------------------------------------------------------------------------------------- RawChunk
 
@@ -910,8 +978,12 @@ int64_t RawChunk::file_row(int64_t row) const {
 std::string RawChunk::where(int64_t row, const std::string& column) const {
   int64_t number = file_row(row);
   std::string text = fmt::format("{}, row {}", file, number);
-  if (csv)
-    if (int64_t line = find_line(file, number)) text += fmt::format(" (line {})", line);
+  if (csv) {
+    InputFile scanned;
+    scanned.path = file;
+    recognize(scanned);
+    if (CsvPlace place = scan_csv(scanned, number); place.row == number) text += fmt::format(" (line {})", place.line);
+  }
   if (column.empty()) return text;
   text += ", column " + column;
   auto field = columns ? columns->schema()->GetFieldByName(column) : nullptr;

@@ -3,6 +3,7 @@
 #include <arrow/api.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -84,5 +85,8 @@ class RawReader {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// The file of a join: beside the schema, else in one of `folders`. Error Io that lists where it was looked for.
+std::filesystem::path find_side_file(const Join& join, const Schema& schema, const std::vector<std::string>& folders);
 
 }  // namespace ektm
