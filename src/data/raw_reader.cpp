@@ -315,6 +315,7 @@ class CsvSource : public Source {
       auto status = end ? parser.ParseFinal(text, &parsed) : parser.Parse(text, &parsed);
       // Without a whole row the parser reports an error too: then the header goes on in the next piece.
       if (status.ok() && parser.num_rows() == 1) {
+        if (end && std::count(head.begin(), head.end(), '"') % 2 == 1) refuse_open_quote();
         if (!arrow::util::ValidateUTF8(text.substr(0, parsed)))
           fail(ErrorKind::Data, where_ + ", line 1", "the header line is not in UTF-8. Convert the file, e.g. iconv -f latin1 -t utf-8.");
         (void)parser.VisitLastRow([&](const uint8_t* data, uint32_t size, bool, bool) {
