@@ -1,0 +1,75 @@
+#pragma once
+// The decoded cells of one column. A joined column repeats the cells of its side table: each of those is decoded once.
+#include <arrow/api.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "data/raw_reader.h"
+
+namespace ektm {
+
+template <class Value>
+class CellMemo {
+ public:
+  // Starts a chunk, which must outlive the calls of get().
+  void begin(const RawChunk& chunk, int column, const Schema& schema) {
+    const auto& array = chunk.columns->column(column);
+    indices_ = nullptr;
+    if (array->type_id() == arrow::Type::DICTIONARY) {
+      const auto& joined = static_cast<const arrow::DictionaryArray&>(*array);
+      if (joined.indices()->type_id() == arrow::Type::INT32) {
+        if (joined.data()->dictionary != dictionary_) start_dictionary(chunk, column, joined, schema);
+        array_ = array;
+        indices_ = static_cast<const arrow::Int32Array&>(*joined.indices()).raw_values();
+        return;
+      }
+    }
+    dictionary_ = nullptr;
+    reader_.emplace(chunk, column, schema);
+  }
+
+  // decode(reader, cell, value) sets `value`, whose memory is reused; the reader knows the row by the number `cell`. `missing`: what
+  // a row without a match in the side table has.
+  template <class Decode>
+  const Value& get(int64_t row, const Value& missing, const Decode& decode) {
+    if (!indices_) {
+      decode(*reader_, row, value_);
+      return value_;
+    }
+    if (array_->IsNull(row)) return missing;
+    const int32_t index = indices_[row];
+    if (!known_[index]) {
+      decode(*reader_, index, values_[index]);
+      known_[index] = true;
+    }
+    return values_[index];
+  }
+
+  CellReader& reader() { return *reader_; }
+
+ private:
+  void start_dictionary(const RawChunk& chunk, int column, const arrow::DictionaryArray& joined, const Schema& schema) {
+    const int64_t length = joined.dictionary()->length();
+    dictionary_ = joined.data()->dictionary;
+    values_.assign(length, Value{});
+    known_.assign(length, false);
+    side_ = std::make_unique<RawChunk>();
+    side_->file = chunk.file;
+    side_->columns = arrow::RecordBatch::Make(arrow::schema({arrow::field(chunk.columns->column_name(column), joined.dictionary()->type())}), length,
+                                              {joined.dictionary()});
+    reader_.emplace(*side_, 0, schema);
+  }
+
+  std::shared_ptr<arrow::Array> array_;           // the joined column of the chunk
+  const int32_t* indices_ = nullptr;              // its indices; nullptr: a column of the file itself
+  std::shared_ptr<arrow::ArrayData> dictionary_;  // kept alive, so that its address tells it from others
+  std::vector<Value> values_;
+  std::vector<bool> known_;
+  std::unique_ptr<RawChunk> side_;  // at a fixed address for the reader
+  std::optional<CellReader> reader_;
+  Value value_{};
+};
+
+}  // namespace ektm

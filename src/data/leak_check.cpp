@@ -1,0 +1,130 @@
+#include "data/leak_check.h"
+
+#include <algorithm>
+
+#include "base/auc.h"
+#include "base/random.h"
+#include "data/number_encoding.h"
+
+namespace ektm {
+namespace {
+
+constexpr int64_t kSampleRows = 1'000'000, kSampleCells = 32'000'000;
+constexpr uint64_t kSampleSeed = 1, kHalfSeed = 2;
+constexpr int64_t kQuantiles = 256;
+
+// Mean labels of categories 0 .. n-1, drawn towards the mean of all by one row.
+class TargetMeans {
+ public:
+  TargetMeans(int64_t categories, double mean) : sums_(categories, mean), rows_(categories, 1) {}
+  void add(int64_t category, bool label) {
+    sums_[category] += label;
+    ++rows_[category];
+  }
+  double operator[](int64_t category) const { return sums_[category] / rows_[category]; }
+
+ private:
+  std::vector<double> sums_, rows_;
+};
+
+}  // namespace
+
+LeakCheck::LeakCheck(const DatasetInfo& info, int64_t rows) : info_(info) {
+  const int64_t width = static_cast<int64_t>(info.fields.size() + info.bags.size() + info.numbers.size()) + 1;
+  const double limit = static_cast<double>(std::min(kSampleRows, kSampleCells / width));
+  share_ = rows > 0 ? std::min(1.0, limit / static_cast<double>(rows)) : 1;
+  for (const auto& field : info.fields) {
+    Column& column = columns_.emplace_back();
+    column.name = field.name;
+    column.table_rows = info.tables[field.table].rows;
+  }
+  for (const auto& bag : info.bags) {
+    Column& column = columns_.emplace_back();
+    column.name = bag.name;
+    column.table_rows = info.tables[bag.table].rows;
+    column.offsets = {0};
+  }
+  for (const auto& name : info.numbers) columns_.emplace_back().name = name;
+}
+
+void LeakCheck::add(const Batch& batch) {
+  const size_t fields = info_.fields.size(), bags = info_.bags.size(), numbers = info_.numbers.size(), tasks = info_.tasks.size();
+  for (int64_t b = 0; b < batch.rows; ++b) {
+    const uint64_t row = static_cast<uint64_t>(next_row_++);
+    if (share_ < 1 && Rng(kSampleSeed, row).uniform() >= share_) continue;
+    ++rows_;
+    fitting_.push_back(Rng(kHalfSeed, row).next() & 1);
+    labels_.insert(labels_.end(), batch.labels.begin() + b * tasks, batch.labels.begin() + (b + 1) * tasks);
+    observed_.insert(observed_.end(), batch.observed.begin() + b * tasks, batch.observed.begin() + (b + 1) * tasks);
+    for (size_t f = 0; f < fields; ++f) columns_[f].values.push_back(batch.ids[b * fields + f]);
+    for (size_t k = 0; k < bags; ++k) {
+      const Bag& bag = batch.bags[k];
+      Column& column = columns_[fields + k];
+      column.values.insert(column.values.end(), bag.values.begin() + bag.offsets[b], bag.values.begin() + bag.offsets[b + 1]);
+      column.offsets.push_back(static_cast<int32_t>(column.values.size()));
+    }
+    for (size_t n = 0; n < numbers; ++n) columns_[fields + bags + n].numbers.push_back(batch.numbers[b * numbers + n]);
+  }
+}
+
+std::vector<Leak> LeakCheck::find() const {
+  std::vector<Leak> leaks;
+  const size_t tasks = info_.tasks.size();
+  for (size_t t = 0; t < tasks; ++t) {
+    int64_t positives = 0, negatives = 0;
+    for (int64_t r = 0; r < rows_; ++r)
+      if (observed_[r * tasks + t]) ++(labels_[r * tasks + t] ? positives : negatives);
+    if (positives < kMinRows || negatives < kMinRows) continue;
+    for (const auto& column : columns_)
+      if (const double found = auc(column, t); found > kMaxAuc) leaks.push_back({column.name, info_.tasks[t].name, found});
+  }
+  return leaks;
+}
+
+double LeakCheck::auc(const Column& column, size_t task) const {
+  const size_t tasks = info_.tasks.size();
+  auto for_each = [&](bool fitting, const auto& use) {
+    for (int64_t r = 0; r < rows_; ++r)
+      if (fitting_[r] == fitting && observed_[r * tasks + task]) use(r, labels_[r * tasks + task] != 0);
+  };
+  double fitted = 0, fitted_positives = 0;
+  for_each(true, [&](int64_t, bool label) { ++fitted, fitted_positives += label; });
+  if (fitted == 0) return 0.5;
+
+  // Categories of row r: values[first .. last).
+  std::vector<int32_t> binned;
+  const int32_t* values = column.values.data();
+  int64_t categories = column.table_rows;
+  if (!column.numbers.empty()) {
+    QuantileSample sample(0);
+    for_each(true, [&](int64_t r, bool) { sample.add(column.numbers[r]); });
+    const std::vector<double> edges = sample.edges(kQuantiles);
+    for (float x : column.numbers) binned.push_back(bin_of(edges, x));
+    values = binned.data();
+    categories = static_cast<int64_t>(edges.size()) + 1;
+  }
+  auto range = [&](int64_t r) {
+    return column.offsets.empty() ? std::pair<int64_t, int64_t>(r, r + 1) : std::pair<int64_t, int64_t>(column.offsets[r], column.offsets[r + 1]);
+  };
+  TargetMeans means(categories, fitted_positives / fitted);
+  for_each(true, [&](int64_t r, bool label) {
+    for (auto [i, last] = range(r); i < last; ++i) means.add(values[i], label);
+  });
+  std::vector<std::pair<double, bool>> scored;
+  for_each(false, [&](int64_t r, bool label) {
+    auto [first, last] = range(r);
+    double sum = 0;
+    for (int64_t i = first; i < last; ++i) sum += means[values[i]];
+    scored.emplace_back(sum / static_cast<double>(last - first), label);
+  });
+  double best = tie_aware_auc(scored).value_or(0.5);
+  if (!column.numbers.empty()) {
+    scored.clear();
+    for_each(false, [&](int64_t r, bool label) { scored.emplace_back(column.numbers[r], label); });
+    const double by_value = tie_aware_auc(scored).value_or(0.5);
+    best = std::max({best, by_value, 1 - by_value});
+  }
+  return best;
+}
+
+}  // namespace ektm

@@ -1,0 +1,43 @@
+#pragma once
+// Finds features that give a label away: one column alone, fitted on half of a sample of the training rows, ranks the other half.
+#include <string>
+#include <vector>
+
+#include "data/batch.h"
+
+namespace ektm {
+
+struct Leak {
+  std::string feature, task;
+  double auc = 0;
+};
+
+class LeakCheck {
+ public:
+  static constexpr double kMaxAuc = 0.99;
+  static constexpr int64_t kMinRows = 100;  // positives and negatives that a task needs to be checked
+  // `rows`: of the training split; about a million of them at most, and 32 million cells, are sampled by a hash of their number.
+  LeakCheck(const DatasetInfo& info, int64_t rows);
+  // The rows in order.
+  void add(const Batch& batch);
+  // Those above kMaxAuc. An id is scored by the mean label of its rows in the fitting half, a list by the mean over its values, a
+  // number by its value and by the mean label of its quantile; what the fitting half lacks has the mean label of all.
+  std::vector<Leak> find() const;
+
+ private:
+  struct Column {
+    std::string name;
+    std::vector<int32_t> offsets, values;  // of a list; of an id only values
+    std::vector<float> numbers;
+    int64_t table_rows = 0;
+  };
+  double auc(const Column& column, size_t task) const;
+
+  const DatasetInfo info_;
+  double share_;
+  int64_t next_row_ = 0, rows_ = 0;  // seen; sampled
+  std::vector<Column> columns_;
+  std::vector<uint8_t> labels_, observed_, fitting_;  // [rows, K], [rows, K], [rows]
+};
+
+}  // namespace ektm
