@@ -59,7 +59,8 @@ bool compare(Op op, const Number& a, const Number& b) {
 }
 
 bool equals_ignoring_case(std::string_view text, std::string_view lower) {
-  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(), [](unsigned char a, char b) { return std::tolower(a) == b; });
+  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(),
+                    [](unsigned char a, char b) { return std::tolower(a) == b; });
 }
 
 Truth truth(bool value) { return value ? Truth::True : Truth::False; }
@@ -70,9 +71,9 @@ using Literal = std::variant<std::string, Number>;
 
 struct Expression::Node {
   enum class Kind { Column, Compare, In, Not, And, Or } kind;
-  size_t column = 0;               // Column, Compare, In: index into columns()
-  Op op = Op::Equal;               // Compare
-  std::vector<Literal> literals;   // Compare: one; In: at least one
+  size_t column = 0;                        // Column, Compare, In: index into columns()
+  Op op = Op::Equal;                        // Compare
+  std::vector<Literal> literals;            // Compare: one; In: at least one
   std::shared_ptr<const Node> left, right;  // Not: left only
 };
 
@@ -110,8 +111,9 @@ class Parser {
     fail(ErrorKind::Config, where_, "at position {} of '{}': {}.", position + 1, text_, problem);
   }
   [[noreturn]] void fail_here(const std::string& expected) {
-    fail_at(token_.start, token_.kind == Kind::End ? "found the end; " + expected
-                                                   : fmt::format("found '{}'; {}", text_.substr(token_.start, at_ - token_.start), expected));
+    fail_at(token_.start, token_.kind == Kind::End
+                              ? "found the end; " + expected
+                              : fmt::format("found '{}'; {}", text_.substr(token_.start, at_ - token_.start), expected));
   }
 
   static bool starts_name(unsigned char c) { return std::isalpha(c) || c == '_' || c >= 0x80; }
@@ -131,7 +133,9 @@ class Parser {
       read_quoted(c);
     } else if (std::isdigit(static_cast<unsigned char>(c)) || c == '-' || c == '+' || c == '.') {
       ++at_;
-      while (at_ < text_.size() && (continues_name(text_[at_]) || ((text_[at_] == '-' || text_[at_] == '+') && (text_[at_ - 1] | 32) == 'e'))) ++at_;
+      while (at_ < text_.size() &&
+             (continues_name(text_[at_]) || ((text_[at_] == '-' || text_[at_] == '+') && (text_[at_ - 1] | 32) == 'e')))
+        ++at_;
       token_.kind = Kind::Number;
       token_.text = text_.substr(token_.start, at_ - token_.start);
     } else {
@@ -143,7 +147,11 @@ class Parser {
           at_ += symbol.size();
           return;
         }
-      const char* hint = c == '=' ? "; write '==' to compare" : c == '&' ? "; write 'and'" : c == '|' ? "; write 'or'" : c == '!' ? "; write 'not'" : "";
+      const char* hint = c == '='   ? "; write '==' to compare"
+                         : c == '&' ? "; write 'and'"
+                         : c == '|' ? "; write 'or'"
+                         : c == '!' ? "; write 'not'"
+                                    : "";
       fail_at(at_, fmt::format("found '{}', which has no meaning here{}", c, hint));
     }
   }
@@ -204,7 +212,8 @@ class Parser {
   }
 
   NodePtr parse_test() {
-    if (token_.kind != Kind::Name || at_keyword()) fail_here("expected a column, 'not' or '('; a column comes first in a comparison");
+    if (token_.kind != Kind::Name || at_keyword())
+      fail_here("expected a column, 'not' or '('; a column comes first in a comparison");
     auto node = std::make_shared<Node>();
     node->column = std::find(columns_.begin(), columns_.end(), token_.text) - columns_.begin();
     if (node->column == columns_.size()) columns_.push_back(token_.text);
@@ -223,8 +232,8 @@ class Parser {
       outer->left = node;
       return outer;
     }
-    static const std::pair<const char*, Op> ops[] = {{"==", Op::Equal}, {"!=", Op::NotEqual}, {"<", Op::Less},
-                                                     {"<=", Op::LessEqual}, {">", Op::Greater}, {">=", Op::GreaterEqual}};
+    static const std::pair<const char*, Op> ops[] = {{"==", Op::Equal},     {"!=", Op::NotEqual}, {"<", Op::Less},
+                                                     {"<=", Op::LessEqual}, {">", Op::Greater},   {">=", Op::GreaterEqual}};
     node->kind = Node::Kind::Column;
     for (auto [symbol, op] : ops)
       if (at_symbol(symbol)) {
@@ -311,7 +320,8 @@ class Evaluator {
     if (text == "1.0" || equals_ignoring_case(text, "true")) return Truth::True;
     if (text == "0.0" || equals_ignoring_case(text, "false")) return Truth::False;
     fail(ErrorKind::Data, columns_[node.column],
-         "found '{}'; expected 0 or 1 (or true, false). Write a comparison in the schema's label, such as {} > 0, or correct the data.",
+         "found '{}'; expected 0 or 1 (or true, false). Write a comparison in the schema's label, such as {} > 0, or correct the "
+         "data.",
          text, columns_[node.column]);
   }
 
@@ -327,7 +337,8 @@ class Evaluator {
         if (!number) number = parse_number(cell.text);
         if (!number)
           fail(ErrorKind::Data, columns_[node.column],
-               "found '{}'; expected a number, since the schema's label compares with one. Put quotes around it to compare texts, or correct the data.",
+               "found '{}'; expected a number, since the schema's label compares with one. Put quotes around it to compare "
+               "texts, or correct the data.",
                cell.text);
         result = compare(node.op, *number, std::get<Number>(literal));
       }

@@ -70,7 +70,8 @@ TEST(Expression, NumberComparesNumbers) {
   EXPECT_EQ(evaluate("a < -1.5", {{"a", "-2"}}), Truth::True);
   EXPECT_EQ(evaluate("a <= .5", {{"a", "0.5"}}), Truth::True);
   EXPECT_EQ(evaluate("a != 3", {{"a", "4"}}), Truth::True);
-  for (const char* text : {"x", "", "1 ", "0x10", "nan", "--1", "1,000"}) EXPECT_THROW(evaluate("a > 3", {{"a", text}}), Error) << text;
+  for (const char* text : {"x", "", "1 ", "0x10", "nan", "--1", "1,000"})
+    EXPECT_THROW(evaluate("a > 3", {{"a", text}}), Error) << text;
 }
 
 TEST(Expression, WholeNumbersAreExactTo64Bits) {
@@ -157,7 +158,8 @@ TEST(Expression, ErrorsGivePlaceAndPosition) {
     Error error = parse_error(c.text);
     EXPECT_EQ(error.kind(), ErrorKind::Config) << c.text;
     EXPECT_EQ(error.where(), "schema.yaml, tasks.click.label");
-    EXPECT_NE(error.message().find("position " + std::to_string(c.position) + " "), std::string::npos) << c.text << ": " << error.message();
+    EXPECT_NE(error.message().find("position " + std::to_string(c.position) + " "), std::string::npos)
+        << c.text << ": " << error.message();
     EXPECT_NE(error.message().find(c.hint), std::string::npos) << c.text << ": " << error.message();
   }
 }
@@ -171,7 +173,8 @@ TEST(Expression, DeepNestingIsAnErrorNotAnOverflow) {
 }
 
 TEST(Expression, OddColumnNames) {
-  EXPECT_EQ(evaluate("`migration_code-change_in_msa` == \"Nonmover\"", {{"migration_code-change_in_msa", "Nonmover"}}), Truth::True);
+  EXPECT_EQ(evaluate("`migration_code-change_in_msa` == \"Nonmover\"", {{"migration_code-change_in_msa", "Nonmover"}}),
+            Truth::True);
   EXPECT_EQ(evaluate("user.age > 3 and größe < 2", {{"user.age", "4"}, {"größe", "1"}}), Truth::True);
   EXPECT_EQ(evaluate("`in` and `not`", {{"in", "1"}, {"not", "1"}}), Truth::True);
   EXPECT_EQ(evaluate("order and android or information", {{"order", "1"}, {"android", "1"}, {"information", "0"}}), Truth::True);

@@ -17,8 +17,8 @@ struct RawInput {
   std::vector<std::string> files;  // CSV (also .gz), Parquet, Arrow IPC, or folders of them (partitioned: key=value folders)
 };
 
-// A column of a chunk. CSV columns are texts as they stand in the file (nothing passes through a float); Parquet and Arrow columns
-// keep their type. A joined column is a DictionaryArray: `dictionary` is the side table's whole column (the same object in every
+// Columns of a chunk: those of CSV are texts as they stand in the file (nothing passes through a float); those of Parquet and
+// Arrow keep their type. A joined column is a DictionaryArray: `dictionary` is the side table's whole column (the same object in every
 // chunk), an index is the row of the match, null where there is none. Access through CellReader: text and "missing".
 struct RawChunk {
   std::shared_ptr<arrow::RecordBatch> columns;  // the needed columns, joined ones included, in the order they were asked for
@@ -36,8 +36,9 @@ struct RawChunk {
 };
 
 // Reads the cells of one column of a chunk as text. Integers of Parquet/Arrow become decimal text (exact to 64 bits, signed and
-// unsigned), bools 0/1, dates and timestamps ISO text, floats their shortest round-trip text; null, the NaN of a floating column or a
-// text in schema.missing is missing. UTF-8 is checked here: Error Data on an invalid byte. The chunk must outlive the reader.
+// unsigned), bools 0/1, dates and timestamps ISO text, floats their shortest round-trip text. Missing is a null, the NaN of a
+// floating column, or a text in schema.missing. UTF-8 is checked here: Error Data on an invalid byte. The chunk must outlive the
+// reader.
 class CellReader {
  public:
   CellReader(const RawChunk& chunk, int column_index, const Schema& schema);
@@ -59,16 +60,16 @@ class RawReader {
  public:
   struct Options {
     bool keep_own_columns = false;                  // fill RawChunk::own (all columns of the file)
-    // Those of `columns` that may be absent: filled with nulls where the input lacks them (labels in predict). Side tables are not
-    // opened for their sake alone.
+    // Those of `columns` that may be absent: filled with nulls where the input lacks them (labels in predict). Side tables are
+    // not opened for their sake alone.
     std::vector<std::string> optional_columns;
     int64_t chunk_bytes = 8 << 20;                  // memory bound
     // Folders searched for the side tables of schema.joins, after schema.folder.
     std::vector<std::string> join_folders;
   };
-  // `columns`: names needed, each once, from the file itself (which goes first), its key=value folders, or a joined side table. A side
-  // table gives its columns other than its key; its key may come from an earlier join. Side tables are held in memory, and opened
-  // only when the file itself lacks a needed column. `schema` must outlive the reader.
+  // `columns`: names needed, each once, from the file itself (which goes first), its key=value folders, or a joined side table.
+  // A side table gives its columns other than its key; its key may come from an earlier join. Side tables are held in memory, and
+  // opened only when the file itself lacks a needed column. `schema` must outlive the reader.
   RawReader(const RawInput& input, const Schema& schema, std::vector<std::string> columns, Options options);
   ~RawReader();
   // False at the end.

@@ -44,8 +44,12 @@ std::shared_ptr<arrow::Array> array_of(const std::vector<std::optional<T>>& valu
   Builder builder;
   return array_of(builder, values);
 }
-std::shared_ptr<arrow::Array> texts(const std::vector<std::optional<std::string>>& values) { return array_of<arrow::StringBuilder>(values); }
-std::shared_ptr<arrow::Array> int64s(const std::vector<std::optional<int64_t>>& values) { return array_of<arrow::Int64Builder>(values); }
+std::shared_ptr<arrow::Array> texts(const std::vector<std::optional<std::string>>& values) {
+  return array_of<arrow::StringBuilder>(values);
+}
+std::shared_ptr<arrow::Array> int64s(const std::vector<std::optional<int64_t>>& values) {
+  return array_of<arrow::Int64Builder>(values);
+}
 
 std::shared_ptr<arrow::Table> table_of(const std::vector<std::pair<std::string, std::shared_ptr<arrow::Array>>>& columns) {
   arrow::FieldVector fields;
@@ -70,6 +74,7 @@ class RawReaderTest : public ::testing::Test {
 
   std::string write(const std::string& name, const std::string& content) {
     fs::create_directories(fs::path(path(name)).parent_path());
+    fs::remove(path(name));  // file systems flush a file that is truncated and written again
     std::ofstream(path(name), std::ios::binary) << content;
     return path(name);
   }
@@ -83,13 +88,14 @@ class RawReaderTest : public ::testing::Test {
   std::string write_parquet(const std::string& name, const arrow::Table& table, int64_t group_rows = 1 << 20) {
     auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
     auto properties = parquet::WriterProperties::Builder().enable_page_checksum()->build();
-    ok(parquet::arrow::WriteTable(table, arrow::default_memory_pool(), ok(arrow::io::FileOutputStream::Open(path(name))), group_rows, properties,
-                                  arrow_properties));
+    ok(parquet::arrow::WriteTable(table, arrow::default_memory_pool(), ok(arrow::io::FileOutputStream::Open(path(name))),
+                                  group_rows, properties, arrow_properties));
     return path(name);
   }
   std::string write_arrow(const std::string& name, const arrow::Table& table, bool stream, int64_t batch_rows = 1 << 20) {
     auto out = ok(arrow::io::FileOutputStream::Open(path(name)));
-    auto writer = ok(stream ? arrow::ipc::MakeStreamWriter(out, table.schema()) : arrow::ipc::MakeFileWriter(out, table.schema()));
+    auto writer =
+        ok(stream ? arrow::ipc::MakeStreamWriter(out, table.schema()) : arrow::ipc::MakeFileWriter(out, table.schema()));
     ok(writer->WriteTable(table, batch_rows));
     ok(writer->Close());
     ok(out->Close());
@@ -136,7 +142,8 @@ class RawReaderTest : public ::testing::Test {
   void expect_error(const Error& error, ErrorKind kind, const std::string& where, const Strings& parts) {
     EXPECT_EQ(error.kind(), kind) << error.what();
     EXPECT_EQ(error.where(), where) << error.what();
-    for (const auto& part : parts) EXPECT_NE(error.message().find(part), std::string::npos) << "lacks '" << part << "': " << error.what();
+    for (const auto& part : parts)
+      EXPECT_NE(error.message().find(part), std::string::npos) << "lacks '" << part << "': " << error.what();
   }
 
   fs::path folder_;
@@ -150,14 +157,17 @@ class RawReaderTest : public ::testing::Test {
 
 TEST_F(RawReaderTest, CsvCellsAreTextsAsTheyStandInTheFile) {
   std::string file = write("a.csv", "a,b,c\n1,007,x\n 2 ,1e3,\"q,\"\"r\"\"\"\n3,,\"two\nlines\"\n4,NA,\"\"\n");
-  EXPECT_EQ(read({file}, {"c", "a", "b"}), (Rows{{"x", "1", "007"}, {"q,\"r\"", " 2 ", "1e3"}, {"two\nlines", "3", "~"}, {"~", "4", "~"}}));
+  EXPECT_EQ(read({file}, {"c", "a", "b"}),
+            (Rows{{"x", "1", "007"}, {"q,\"r\"", " 2 ", "1e3"}, {"two\nlines", "3", "~"}, {"~", "4", "~"}}));
   EXPECT_EQ(read({file}, {"b"}), (Rows{{"007"}, {"1e3"}, {"~"}, {"~"}}));
 }
 
 TEST_F(RawReaderTest, LineEndsBomBlankLinesAndAMissingLastNewline) {
   Rows expected = {{"1", "x"}, {"2", "y"}};
-  for (const char* content : {"a,b\n1,x\n2,y\n", "a,b\n1,x\n2,y", "a,b\r\n1,x\r\n2,y\r\n", "\xEF\xBB\xBF" "a,b\r\n1,x\r\n2,y", "\n\na,b\n\n1,x\n\n\n2,y\n\n",
-                              "\"a\",\"b\"\n\"1\",\"x\"\n\"2\",\"y\"\n", "a,b\r1,x\r2,y\r"})
+  for (const char* content : {"a,b\n1,x\n2,y\n", "a,b\n1,x\n2,y", "a,b\r\n1,x\r\n2,y\r\n",
+                              "\xEF\xBB\xBF"
+                              "a,b\r\n1,x\r\n2,y",
+                              "\n\na,b\n\n1,x\n\n\n2,y\n\n", "\"a\",\"b\"\n\"1\",\"x\"\n\"2\",\"y\"\n", "a,b\r1,x\r2,y\r"})
     EXPECT_EQ(read({write("a.csv", content)}, {"a", "b"}), expected) << content;
 }
 
@@ -175,7 +185,9 @@ TEST_F(RawReaderTest, CompressedCsvReadsAsThePlainOne) {
   ASSERT_EQ(plain.size(), 5000u);
   RawReader::Options small;
   small.chunk_bytes = 4096;
-  for (auto [name, compression] : {std::pair{"a.csv.gz", arrow::Compression::GZIP}, {"a.csv.zst", arrow::Compression::ZSTD}, {"a.csv.bz2", arrow::Compression::BZ2}}) {
+  for (auto [name, compression] : {std::pair{"a.csv.gz", arrow::Compression::GZIP},
+                                   {"a.csv.zst", arrow::Compression::ZSTD},
+                                   {"a.csv.bz2", arrow::Compression::BZ2}}) {
     std::string file = write_compressed(name, content, compression);
     EXPECT_EQ(read({file}, {"a", "b"}), plain) << name;
     EXPECT_EQ(read({file}, {"a", "b"}, small), plain) << name;
@@ -212,13 +224,15 @@ TEST_F(RawReaderTest, PlacesGiveRowAndLine) {
 TEST_F(RawReaderTest, FilesThatAreNotThere) {
   expect_error(error_of({path("no.csv")}, {"a"}), ErrorKind::Io, path("no.csv"), {"does not exist", "Check the path"});
   expect_error(error_of({}, {"a"}), ErrorKind::Config, "input files", {"at least one"});
-  expect_error(error_of({write("a.txt", "a\n1\n")}, {"a"}), ErrorKind::Io, path("a.txt"), {"no known ending", ".csv", ".parquet", "Rename"});
+  expect_error(error_of({write("a.txt", "a\n1\n")}, {"a"}), ErrorKind::Io, path("a.txt"),
+               {"no known ending", ".csv", ".parquet", "Rename"});
 }
 
 TEST_F(RawReaderTest, UnreadableFile) {
   std::string file = write("a.csv", "a\n1\n");
   fs::permissions(file, fs::perms::none);
-  if (access(file.c_str(), R_OK) == 0) fs::remove(file), fs::create_symlink(file, file);  // root reads all; a link to itself nobody can
+  if (access(file.c_str(), R_OK) == 0)
+    fs::remove(file), fs::create_symlink(file, file);  // root reads all; a link to itself nobody can
   EXPECT_EQ(error_of({file}, {"a"}).kind(), ErrorKind::Io);
 }
 
@@ -235,7 +249,8 @@ TEST_F(RawReaderTest, EmptyFile) {
 
 TEST_F(RawReaderTest, HeaderLacksAColumnOrHasItTwice) {
   std::string file = write("a.csv", "user_id,video,video\n1,2,3\n");
-  expect_error(error_of({file}, {"user_id", "usr_id"}), ErrorKind::Data, file, {"lacks the column 'usr_id'", "did you mean 'user_id'?"});
+  expect_error(error_of({file}, {"user_id", "usr_id"}), ErrorKind::Data, file,
+               {"lacks the column 'usr_id'", "did you mean 'user_id'?"});
   expect_error(error_of({file}, {"something_else"}), ErrorKind::Data, file, {"its columns are: user_id, video, video"});
   expect_error(error_of({file}, {"video"}), ErrorKind::Data, file, {"'video'", "2 times", "expected once"});
   EXPECT_EQ(read({file}, {"user_id"}), (Rows{{"1"}}));  // harmless when it is not needed
@@ -243,9 +258,11 @@ TEST_F(RawReaderTest, HeaderLacksAColumnOrHasItTwice) {
 
 TEST_F(RawReaderTest, RaggedRows) {
   std::string file = write("a.csv", "a,b,c\n1,2,3\n4,5\n6,7,8\n1,2,3,4\n9,9,9\n");
-  expect_error(error_of({file}, {"a"}), ErrorKind::Data, file + ", row 2 (line 3)", {"found 2 columns; expected 3", "4,5", "max_bad_rows"});
+  expect_error(error_of({file}, {"a"}), ErrorKind::Data, file + ", row 2 (line 3)",
+               {"found 2 columns; expected 3", "4,5", "max_bad_rows"});
   schema_.max_bad_rows = 1;
-  expect_error(error_of({file}, {"a"}), ErrorKind::Data, file + ", row 4 (line 5)", {"found 4 columns; expected 3", "1 rows were skipped already"});
+  expect_error(error_of({file}, {"a"}), ErrorKind::Data, file + ", row 4 (line 5)",
+               {"found 4 columns; expected 3", "1 rows were skipped already"});
   schema_.max_bad_rows = 2;
   EXPECT_EQ(read({file}, {"a"}), (Rows{{"1"}, {"6"}, {"9"}}));
   EXPECT_EQ(bad_rows_, 2);
@@ -258,7 +275,8 @@ TEST_F(RawReaderTest, RaggedRows) {
 
 TEST_F(RawReaderTest, RowNumbersCountSkippedRows) {
   std::string content = "number,x\n", expected;
-  for (int i = 1; i <= 3000; ++i) content += i % 7 == 0 ? fmt::format("{}\n", i) : fmt::format("{},{}\n", i, std::string(i % 40, 'x'));
+  for (int i = 1; i <= 3000; ++i)
+    content += i % 7 == 0 ? fmt::format("{}\n", i) : fmt::format("{},{}\n", i, std::string(i % 40, 'x'));
   std::string file = write("a.csv", content);
   schema_.max_bad_rows = 3000;
   for (int64_t chunk_bytes : {100, 1000, 1 << 20}) {
@@ -270,7 +288,8 @@ TEST_F(RawReaderTest, RowNumbersCountSkippedRows) {
     while (reader.next(chunk)) {
       Rows cells = rows_of(chunk, schema_);
       for (int64_t i = 0; i < chunk.rows(); ++i) EXPECT_EQ(std::to_string(chunk.file_row(i)), cells[i][0]);
-      EXPECT_EQ(chunk.where(0, "x"), fmt::format("{}, row {} (line {}), column x", file, cells[0][0], std::stoi(cells[0][0]) + 1));
+      EXPECT_EQ(chunk.where(0, "x"),
+                fmt::format("{}, row {} (line {}), column x", file, cells[0][0], std::stoi(cells[0][0]) + 1));
       rows += chunk.rows();
     }
     EXPECT_EQ(rows, 3000 - 3000 / 7);
@@ -279,7 +298,9 @@ TEST_F(RawReaderTest, RowNumbersCountSkippedRows) {
 }
 
 TEST_F(RawReaderTest, InvalidUtf8NamesTheCell) {
-  std::string file = write("a.csv", "a,b\n1,gut\n2,m\xfc" "de\n");
+  std::string file = write("a.csv",
+                           "a,b\n1,gut\n2,m\xfc"
+                           "de\n");
   expect_error(error_of({file}, {"a", "b"}), ErrorKind::Data, file + ", row 2 (line 3), column b", {"UTF-8", "iconv"});
   EXPECT_EQ(read({file}, {"a"}).size(), 2u);  // a column that is not needed is not looked at
   // Each cell by itself: neighbours that would be valid together are not.
@@ -287,18 +308,30 @@ TEST_F(RawReaderTest, InvalidUtf8NamesTheCell) {
   EXPECT_EQ(error_of({file}, {"a"}).where(), file + ", row 1 (line 2), column a");
   file = write("c.csv", "a\n\xc3\xa9t\xc3\xa9\n\xf0\x9f\x98\x80\n");
   EXPECT_EQ(read({file}, {"a"}), (Rows{{"\xc3\xa9t\xc3\xa9"}, {"\xf0\x9f\x98\x80"}}));
-  for (const char* bad : {"\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\x80"})  // overlong, surrogate, too large, cut off, stray
-    EXPECT_EQ(error_of({write("d.csv", std::string("a\nx\n") + bad + "\n")}, {"a"}).where(), path("d.csv") + ", row 2 (line 3), column a");
-  expect_error(error_of({write("e.csv", "a,gr\xf6\xdf" "e\n1,2\n")}, {"a"}), ErrorKind::Data, path("e.csv") + ", line 1", {"header", "UTF-8"});
+  for (const char* bad :
+       {"\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xe2\x82", "\x80"})  // overlong, surrogate, too large, cut off, stray
+    EXPECT_EQ(error_of({write("d.csv", std::string("a\nx\n") + bad + "\n")}, {"a"}).where(),
+              path("d.csv") + ", row 2 (line 3), column a");
+  expect_error(error_of({write("e.csv",
+                               "a,gr\xf6\xdf"
+                               "e\n1,2\n")},
+                        {"a"}),
+               ErrorKind::Data, path("e.csv") + ", line 1", {"header", "UTF-8"});
 }
 
 TEST_F(RawReaderTest, OtherFormatsUnderACsvName) {
   std::string gz = read_file(write_compressed("a.csv.gz", "a\n1\n", arrow::Compression::GZIP));
   auto table = table_of({{"a", int64s({1})}});
   expect_error(error_of({write("gz.csv", gz)}, {"a"}), ErrorKind::Data, path("gz.csv"), {"gzip", ".csv.gz"});
-  expect_error(error_of({write("p.csv", read_file(write_parquet("p.parquet", *table)))}, {"a"}), ErrorKind::Data, path("p.csv"), {"Parquet"});
-  expect_error(error_of({write("i.csv", read_file(write_arrow("i.arrow", *table, false)))}, {"a"}), ErrorKind::Data, path("i.csv"), {"Arrow"});
-  expect_error(error_of({write("u.csv", std::string("\xff\xfe" "a\0\n\0", 6))}, {"a"}), ErrorKind::Data, path("u.csv"), {"UTF-16", "iconv"});
+  expect_error(error_of({write("p.csv", read_file(write_parquet("p.parquet", *table)))}, {"a"}), ErrorKind::Data, path("p.csv"),
+               {"Parquet"});
+  expect_error(error_of({write("i.csv", read_file(write_arrow("i.arrow", *table, false)))}, {"a"}), ErrorKind::Data,
+               path("i.csv"), {"Arrow"});
+  expect_error(error_of({write("u.csv", std::string("\xff\xfe"
+                                                    "a\0\n\0",
+                                                    6))},
+                        {"a"}),
+               ErrorKind::Data, path("u.csv"), {"UTF-16", "iconv"});
   EXPECT_EQ(error_of({write("p2.parquet", "a,b\n1,2\n")}, {"a"}).kind(), ErrorKind::Data);
   EXPECT_EQ(error_of({write("i2.arrow", "a,b\n1,2\n")}, {"a"}).kind(), ErrorKind::Data);
   EXPECT_EQ(error_of({write("g2.csv.gz", "a,b\n1,2\n")}, {"a"}).kind(), ErrorKind::Data);
@@ -317,15 +350,19 @@ TEST_F(RawReaderTest, UnclosedQuote) {
 }
 
 TEST_F(RawReaderTest, CutOffAndDamagedCompression) {
-  std::string content = "a,b\n";
-  for (int i = 0; i < 2000; ++i) content += fmt::format("{},{}\n", i, mix64(i));
-  for (auto [name, compression] : {std::pair{"a.csv.gz", arrow::Compression::GZIP}, {"a.csv.zst", arrow::Compression::ZSTD}, {"a.csv.bz2", arrow::Compression::BZ2}}) {
+  std::string content = "a,b\n";  // a cut inside quotes is no open quote
+  for (int i = 0; i < 2000; ++i) content += fmt::format("{},\"{}\"\n", i, mix64(i));
+  for (auto [name, compression] : {std::pair{"a.csv.gz", arrow::Compression::GZIP},
+                                   {"a.csv.zst", arrow::Compression::ZSTD},
+                                   {"a.csv.bz2", arrow::Compression::BZ2}}) {
     std::string bytes = read_file(write_compressed(name, content, compression));
-    std::vector<size_t> cuts = {1, 2, 5, 10, bytes.size() / 3, bytes.size() / 2, bytes.size() - 9, bytes.size() - 8, bytes.size() - 4, bytes.size() - 1};
+    std::vector<size_t> cuts = {
+        1, 2, 5, 10, bytes.size() / 3, bytes.size() / 2, bytes.size() - 9, bytes.size() - 8, bytes.size() - 4, bytes.size() - 1};
     for (size_t cut : cuts) {
       Error error = error_of({write(std::string("cut_") + name, bytes.substr(0, cut))}, {"a", "b"});
       EXPECT_EQ(error.kind(), ErrorKind::Data) << error.what();
-      EXPECT_NE(error.message().find("damaged or cut off"), std::string::npos) << name << " cut at " << cut << ": " << error.what();
+      EXPECT_NE(error.message().find("damaged or cut off"), std::string::npos)
+          << name << " cut at " << cut << ": " << error.what();
     }
   }
   std::string bytes = read_file(path("a.csv.gz"));
@@ -341,8 +378,11 @@ TEST_F(RawReaderTest, CutOffAndDamagedCompression) {
 TEST_F(RawReaderTest, SixtyFourBitNumbersAreExact) {
   int64_t low = std::numeric_limits<int64_t>::min(), high = std::numeric_limits<int64_t>::max();
   uint64_t top = std::numeric_limits<uint64_t>::max();
-  auto table = table_of({{"i", int64s({low, high, 9007199254740993, std::nullopt})}, {"u", array_of<arrow::UInt64Builder, uint64_t>({0, top, top - 1, 9007199254740993})}});
-  Rows expected = {{"-9223372036854775808", "0"}, {"9223372036854775807", "18446744073709551615"}, {"9007199254740993", "18446744073709551614"},
+  auto table = table_of({{"i", int64s({low, high, 9007199254740993, std::nullopt})},
+                         {"u", array_of<arrow::UInt64Builder, uint64_t>({0, top, top - 1, 9007199254740993})}});
+  Rows expected = {{"-9223372036854775808", "0"},
+                   {"9223372036854775807", "18446744073709551615"},
+                   {"9007199254740993", "18446744073709551614"},
                    {"~", "9007199254740993"}};
   EXPECT_EQ(read({write_parquet("a.parquet", *table)}, {"i", "u"}), expected);
   EXPECT_EQ(read({write_arrow("a.arrow", *table, false)}, {"i", "u"}), expected);
@@ -353,8 +393,9 @@ TEST_F(RawReaderTest, SixtyFourBitNumbersAreExact) {
 }
 
 TEST_F(RawReaderTest, TypesBecomeText) {
-  auto dictionary = ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int8(), arrow::utf8()),
-                                                          array_of<arrow::Int8Builder, int8_t>({1, 0, std::nullopt}), texts({"red", "blue"})));
+  auto dictionary =
+      ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int8(), arrow::utf8()),
+                                            array_of<arrow::Int8Builder, int8_t>({1, 0, std::nullopt}), texts({"red", "blue"})));
   arrow::TimestampBuilder timestamps(arrow::timestamp(arrow::TimeUnit::MILLI), arrow::default_memory_pool());
   arrow::Decimal128Builder decimals(arrow::decimal128(20, 2), arrow::default_memory_pool());
   auto table = table_of({
@@ -369,15 +410,17 @@ TEST_F(RawReaderTest, TypesBecomeText) {
       {"double", array_of<arrow::DoubleBuilder, double>({0.1, 1.0 / 3, std::nullopt})},
       {"date", array_of<arrow::Date32Builder, int32_t>({0, 19000, std::nullopt})},
       {"time", array_of<arrow::TimestampBuilder, int64_t>(timestamps, {0, 1650812741436, std::nullopt})},
-      {"decimal", array_of<arrow::Decimal128Builder, arrow::Decimal128>(decimals, {arrow::Decimal128(12345), arrow::Decimal128(-7), std::nullopt})},
+      {"decimal", array_of<arrow::Decimal128Builder, arrow::Decimal128>(
+                      decimals, {arrow::Decimal128(12345), arrow::Decimal128(-7), std::nullopt})},
       {"binary", array_of<arrow::BinaryBuilder, std::string>({"x", "", std::nullopt})},
       {"large", array_of<arrow::LargeStringBuilder, std::string>({"x", "NA", std::nullopt})},
       {"dictionary", dictionary},
   });
   Strings columns = table->schema()->field_names();
-  Rows expected = {{"1", "-128", "0", "-32768", "0", "-5", "0", "0.1", "0.1", "1970-01-01", "1970-01-01 00:00:00.000", "123.45", "x", "x", "blue"},
-                   {"0", "127", "255", "32767", "65535", "5", "4294967295", "-1e+20", "0.3333333333333333", "2022-01-08", "2022-04-24 15:05:41.436", "-0.07", "~",
-                    "~", "red"},
+  Rows expected = {{"1", "-128", "0", "-32768", "0", "-5", "0", "0.1", "0.1", "1970-01-01", "1970-01-01 00:00:00.000", "123.45",
+                    "x", "x", "blue"},
+                   {"0", "127", "255", "32767", "65535", "5", "4294967295", "-1e+20", "0.3333333333333333", "2022-01-08",
+                    "2022-04-24 15:05:41.436", "-0.07", "~", "~", "red"},
                    {"~", "~", "~", "~", "~", "~", "~", "~", "~", "~", "~", "~", "~", "~", "~"}};
   EXPECT_EQ(read({write_parquet("a.parquet", *table)}, columns), expected);
   EXPECT_EQ(read({write_arrow("a.arrow", *table, false)}, columns), expected);
@@ -387,12 +430,14 @@ TEST_F(RawReaderTest, TypesBecomeText) {
   RawChunk chunk;
   ASSERT_TRUE(reader.next(chunk));
   for (size_t c = 0; c < columns.size(); ++c)
-    EXPECT_EQ(CellReader(chunk, static_cast<int>(c), schema_).is_float(), columns[c] == "float" || columns[c] == "double") << columns[c];
+    EXPECT_EQ(CellReader(chunk, static_cast<int>(c), schema_).is_float(), columns[c] == "float" || columns[c] == "double")
+        << columns[c];
   EXPECT_EQ(chunk.where(1, "date"), path("a.parquet") + ", row 2, column date");  // no lines in Parquet
 }
 
 TEST_F(RawReaderTest, UnsupportedTypesAreNamed) {
-  auto child = std::make_shared<arrow::StructArray>(arrow::struct_({arrow::field("x", arrow::int64())}), 1, arrow::ArrayVector{int64s({1})});
+  auto child = std::make_shared<arrow::StructArray>(arrow::struct_({arrow::field("x", arrow::int64())}), 1,
+                                                    arrow::ArrayVector{int64s({1})});
   auto table = table_of({{"s", child}, {"a", int64s({1})}});
   for (const auto& file : {write_parquet("a.parquet", *table), write_arrow("a.arrow", *table, false)}) {
     expect_error(error_of({file}, {"s"}), ErrorKind::Data, file + ", column s", {"struct", "expected text, numbers", "Convert"});
@@ -456,8 +501,9 @@ TEST_F(RawReaderTest, InvalidUtf8InParquetAndArrow) {
   ok(builder.Append());
   ok(values->AppendValues({"fine", "\xff"}));
   auto lists = table_of({{"b", ok(builder.Finish())}});
-  auto dictionaries = table_of({{"b", ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int32(), arrow::utf8()),
-                                                                             array_of<arrow::Int32Builder, int32_t>({0, 1}), texts({"fine", "\xff"})))}});
+  auto dictionaries = table_of(
+      {{"b", ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int32(), arrow::utf8()),
+                                                   array_of<arrow::Int32Builder, int32_t>({0, 1}), texts({"fine", "\xff"})))}});
   for (const auto& table : {strings, blobs, lists, dictionaries}) {
     std::string file = write_arrow("a.arrow", *table, false);
     expect_error(error_of({file}, {"b"}), ErrorKind::Data, file + ", row 2, column b", {"UTF-8"});
@@ -469,16 +515,19 @@ TEST_F(RawReaderTest, InvalidUtf8InParquetAndArrow) {
 TEST_F(RawReaderTest, CutOffParquetAndArrow) {
   std::vector<std::optional<int64_t>> numbers;
   std::vector<std::optional<std::string>> words;
-  for (int i = 0; i < 500; ++i) numbers.push_back(static_cast<int64_t>(mix64(i) >> 1)), words.push_back(fmt::format("w{}", mix64(i)));
+  for (int i = 0; i < 500; ++i)
+    numbers.push_back(static_cast<int64_t>(mix64(i) >> 1)), words.push_back(fmt::format("w{}", mix64(i)));
   auto table = table_of({{"n", int64s(numbers)}, {"w", texts(words)}});
-  Strings files = {write_parquet("a.parquet", *table, 100), write_arrow("a.arrow", *table, false, 100), write_arrow("a.arrows", *table, true, 100)};
+  Strings files = {write_parquet("a.parquet", *table, 100), write_arrow("a.arrow", *table, false, 100),
+                   write_arrow("a.arrows", *table, true, 100)};
   for (const auto& file : files) {
     std::string bytes = read_file(file), name = "cut_" + fs::path(file).filename().string();
     ASSERT_EQ(read({write(name, bytes)}, {"n", "w"}).size(), 500u);
     for (size_t cut = 1; cut < bytes.size(); cut += cut + 200 < bytes.size() ? 97 : 1) {
       Error error = error_of({write(name, bytes.substr(0, cut))}, {"n", "w"});
       EXPECT_EQ(error.kind(), ErrorKind::Data) << error.what();
-      EXPECT_NE(std::string(error.what()).find("cut off"), std::string::npos) << name << " cut at " << cut << ": " << error.what();
+      EXPECT_NE(std::string(error.what()).find("cut off"), std::string::npos)
+          << name << " cut at " << cut << ": " << error.what();
     }
   }
 }
@@ -495,7 +544,8 @@ TEST_F(RawReaderTest, FlippedBytesGiveRowsOrAnError) {
     for (int k = 0; k < i % 3; ++k) ok(values->Append("e"));
   }
   auto table = table_of({{"n", int64s(numbers)}, {"w", texts(words)}, {"l", ok(lists.Finish())}});
-  Strings files = {write_parquet("a.parquet", *table, 20), write_arrow("a.arrow", *table, false, 20), write_arrow("a.arrows", *table, true, 20),
+  Strings files = {write_parquet("a.parquet", *table, 20), write_arrow("a.arrow", *table, false, 20),
+                   write_arrow("a.arrows", *table, true, 20),
                    write_compressed("a.csv.gz", "n,w,l\n1,2,3\n4,5,6\n", arrow::Compression::GZIP)};
   Rng rng(5);
   for (const auto& file : files) {
@@ -503,7 +553,8 @@ TEST_F(RawReaderTest, FlippedBytesGiveRowsOrAnError) {
     int errors = 0;
     for (int trial = 0; trial < 400; ++trial) {
       std::string damaged = bytes;
-      for (int flips = 0; flips <= trial % 3; ++flips) damaged[rng.below(damaged.size())] ^= static_cast<char>(1 + rng.below(255));
+      for (int flips = 0; flips <= trial % 3; ++flips)
+        damaged[rng.below(damaged.size())] ^= static_cast<char>(1 + rng.below(255));
       std::string name = write("damaged_" + fs::path(file).filename().string(), damaged);
       try {
         RawReader reader({{name}}, schema_, {"n", "w", "l"}, {});
@@ -537,7 +588,8 @@ struct SameTable {
     std::vector<std::optional<uint64_t>> counts;
     for (int i = 0; i < count; ++i) {
       ids.push_back(i);
-      words.push_back(rng.below(5) == 0 ? std::nullopt : std::optional(std::string(rng.below(30), 'a') + (rng.below(9) == 0 ? "\n\"," : "é")));
+      words.push_back(rng.below(5) == 0 ? std::nullopt
+                                        : std::optional(std::string(rng.below(30), 'a') + (rng.below(9) == 0 ? "\n\"," : "é")));
       counts.push_back(rng.below(7) == 0 ? std::nullopt : std::optional(rng.next()));
       keys.push_back(rng.below(11) == 0 ? std::nullopt : std::optional(static_cast<int64_t>(rng.below(60))));
       auto text = [](const auto& value) { return value ? fmt::format("{}", *value) : std::string("~"); };
@@ -546,7 +598,10 @@ struct SameTable {
       for (char c : words[i].value_or("")) quoted += c == '"' ? "\"\"" : std::string(1, c);
       csv += fmt::format("{},\"{}\",{},{}\n", i, quoted, counts[i] ? text(counts[i]) : "", keys[i] ? text(keys[i]) : "NA");
     }
-    table = table_of({{"id", int64s(ids)}, {"word", texts(words)}, {"count", array_of<arrow::UInt64Builder>(counts)}, {"side_key", int64s(keys)}});
+    table = table_of({{"id", int64s(ids)},
+                      {"word", texts(words)},
+                      {"count", array_of<arrow::UInt64Builder>(counts)},
+                      {"side_key", int64s(keys)}});
   }
 };
 
@@ -573,14 +628,13 @@ TEST_F(RawReaderTest, FormatsChunksAndJoinsAgree) {
   for (const auto& row : same.rows) {
     bool found = row[3] != "~" && std::stoi(row[3]) < 50;
     int key = found ? std::stoi(row[3]) : 0;
-    expected.push_back({found ? std::to_string(key * 1000) : "~", row[1], row[2], found && key % 4 ? fmt::format("name {}", key) : "~", row[0]});
+    expected.push_back(
+        {found ? std::to_string(key * 1000) : "~", row[1], row[2], found && key % 4 ? fmt::format("name {}", key) : "~", row[0]});
     unmatched += !found;
   }
   Strings columns = {"size", "word", "count", "name", "id"};
-  Strings files = {write("a.csv", same.csv),
-                   write_compressed("a.csv.gz", same.csv, arrow::Compression::GZIP),
-                   write_parquet("a.parquet", *same.table, 400),
-                   write_arrow("a.arrow", *same.table, false, 333),
+  Strings files = {write("a.csv", same.csv), write_compressed("a.csv.gz", same.csv, arrow::Compression::GZIP),
+                   write_parquet("a.parquet", *same.table, 400), write_arrow("a.arrow", *same.table, false, 333),
                    write_arrow("a.arrows", *same.table, true, 333)};
   for (const char* side : {"side.csv", "side.csv.gz", "side.parquet", "side.arrow", "side.arrows"})
     for (const auto& file : files)
@@ -595,7 +649,8 @@ TEST_F(RawReaderTest, FormatsChunksAndJoinsAgree) {
 
 TEST_F(RawReaderTest, ChunksStayWithinTheirBytes) {
   SameTable same(20000);
-  for (const auto& file : {write("a.csv", same.csv), write_parquet("a.parquet", *same.table), write_arrow("a.arrow", *same.table, false)}) {
+  for (const auto& file :
+       {write("a.csv", same.csv), write_parquet("a.parquet", *same.table), write_arrow("a.arrow", *same.table, false)}) {
     RawReader::Options options;
     options.chunk_bytes = 10000;
     RawReader reader({{file}}, schema_, {"id", "word"}, options);
@@ -644,7 +699,8 @@ TEST_F(RawReaderTest, DuplicateKeysInASideTable) {
   write("users.csv", "user,age\n1,30\n2,40\n1,50\n");
   std::string file = write("a.csv", "user\n1\n");
   schema_.joins = {{"users.csv", "user"}};
-  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 3 (line 4), column user", {"'1'", "row 1", "once"});
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 3 (line 4), column user",
+               {"'1'", "row 1", "once"});
   // Missing keys match nothing, so they may repeat.
   write("users.csv", "user,age\n,30\nNA,40\n1,50\n");
   EXPECT_EQ(read({file}, {"age"}), (Rows{{"50"}}));
@@ -668,7 +724,8 @@ TEST_F(RawReaderTest, AmbiguousAndLackingColumns) {
   schema_.joins = {{"users.csv", "user"}, {"items.csv", "item"}};
   EXPECT_EQ(read({file}, {"age", "price"}), (Rows{{"30", "5"}}));
   expect_error(error_of({file}, {"city"}), ErrorKind::Data, file, {"'city'", path("users.csv"), path("items.csv")});
-  expect_error(error_of({file}, {"prize"}), ErrorKind::Data, file, {"neither the file nor a side table has the column 'prize'", "'price'"});
+  expect_error(error_of({file}, {"prize"}), ErrorKind::Data, file,
+               {"neither the file nor a side table has the column 'prize'", "'price'"});
   write("b.csv", "item\n7\n");
   expect_error(error_of({path("b.csv")}, {"age"}), ErrorKind::Data, path("b.csv"), {"'user'", "the key of " + path("users.csv")});
   schema_.joins = {{"users.csv", "usr"}};
@@ -696,12 +753,14 @@ TEST_F(RawReaderTest, BadSideTables) {
   write("users.csv", "user,name\n1,x\n2,\xff\n");
   expect_error(error_of({file}, {"name"}), ErrorKind::Data, path("users.csv") + ", row 2 (line 3), column name", {"UTF-8"});
   write("users.csv", "user,name\n1\n");
-  expect_error(error_of({file}, {"name"}), ErrorKind::Data, path("users.csv") + ", row 1 (line 2)", {"found 1 columns; expected 2"});
+  expect_error(error_of({file}, {"name"}), ErrorKind::Data, path("users.csv") + ", row 1 (line 2)",
+               {"found 1 columns; expected 2"});
   write("users.csv", "user,name\n");
   EXPECT_EQ(read({file}, {"name"}), (Rows{{"~"}}));
   schema_.joins = {{"users.parquet", "user"}};
   write_parquet("users.parquet", *table_of({{"user", array_of<arrow::DoubleBuilder, double>({1.0})}, {"name", texts({"x"})}}));
-  expect_error(error_of({file}, {"name"}), ErrorKind::Data, path("users.parquet") + ", column user", {"double", "whole numbers or text"});
+  expect_error(error_of({file}, {"name"}), ErrorKind::Data, path("users.parquet") + ", column user",
+               {"double", "whole numbers or text"});
 }
 
 TEST_F(RawReaderTest, SideTablesKeepTheirTypes) {
@@ -711,10 +770,14 @@ TEST_F(RawReaderTest, SideTablesKeepTheirTypes) {
     ok(lists.Append());
     ok(values->AppendValues({fmt::format("t{}", i), "all"}));
   }
-  auto colour = ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int8(), arrow::utf8()), array_of<arrow::Int8Builder, int8_t>({1, 0}),
-                                                      texts({"red", "blue"})));
-  write_arrow("side.arrow", *table_of({{"k", int64s({5, 6})}, {"tags", ok(lists.Finish())}, {"colour", colour},
-                                       {"score", array_of<arrow::DoubleBuilder, double>({0.5, 1.5})}}), false, 1);
+  auto colour = ok(arrow::DictionaryArray::FromArrays(arrow::dictionary(arrow::int8(), arrow::utf8()),
+                                                      array_of<arrow::Int8Builder, int8_t>({1, 0}), texts({"red", "blue"})));
+  write_arrow("side.arrow",
+              *table_of({{"k", int64s({5, 6})},
+                         {"tags", ok(lists.Finish())},
+                         {"colour", colour},
+                         {"score", array_of<arrow::DoubleBuilder, double>({0.5, 1.5})}}),
+              false, 1);
   schema_.joins = {{"side.arrow", "k"}};
   RawReader reader({{write("a.csv", "k\n6\n7\n5\n")}}, schema_, {"tags", "colour", "score"}, {});
   RawChunk chunk;
@@ -744,8 +807,10 @@ TEST_F(RawReaderTest, FoldersAreReadInTheOrderOfNames) {
   write("data/_SUCCESS", "");
   write("data/.hidden.csv", "broken");
   write_parquet("data/day=2022-05-01/c.parquet", *table_of({{"x", int64s({31})}}));
-  EXPECT_EQ(read({path("data")}, {"x", "day"}),
-            (Rows{{"1", "2022-04-30"}, {"2", "2022-05-01"}, {"3", "2022-05-01"}, {"31", "2022-05-01"}, {"4", "2022-05-02"}, {"5", "~"}}));
+  EXPECT_EQ(
+      read({path("data")}, {"x", "day"}),
+      (Rows{
+          {"1", "2022-04-30"}, {"2", "2022-05-01"}, {"3", "2022-05-01"}, {"31", "2022-05-01"}, {"4", "2022-05-02"}, {"5", "~"}}));
   EXPECT_EQ(read({path("data/day=2022-05-02")}, {"x", "city"}), (Rows{{"4", "New York"}}));
   expect_error(error_of({path("data")}, {"city"}), ErrorKind::Data, path("data/day=2022-04-30/z.csv"), {"'city'"});
 
@@ -779,7 +844,8 @@ TEST_F(RawReaderTest, OwnColumnsAreKeptOnRequest) {
   EXPECT_EQ(static_cast<const arrow::StringArray&>(*chunk.own->GetColumnByName("day")).GetString(0), "7");
 
   auto table = table_of({{"a", int64s({1, 2})}, {"b", texts({"x", "y"})}});
-  for (const auto& file : {write_parquet("a.parquet", *table), write_arrow("a.arrow", *table, false), write_arrow("a.arrows", *table, true)}) {
+  for (const auto& file :
+       {write_parquet("a.parquet", *table), write_arrow("a.arrow", *table, false), write_arrow("a.arrows", *table, true)}) {
     RawReader own_reader({{file}}, schema_, {"b"}, options);
     ASSERT_TRUE(own_reader.next(chunk));
     EXPECT_TRUE(chunk.own->Equals(*ok(table->CombineChunksToBatch()))) << file;
@@ -792,15 +858,18 @@ TEST_F(RawReaderTest, OptionalColumnsAreNullWhereTheyAreAbsent) {
   options.optional_columns = {"label", "other"};
   std::string with = write("with.csv", "x,label\n1,0\n"), without = write("without.csv", "x\n2\n");
   EXPECT_EQ(read({with, without}, {"label", "x", "other"}, options), (Rows{{"0", "1", "~"}, {"~", "2", "~"}}));
-  EXPECT_EQ(read({without}, {"label"}, options), (Rows{{"~"}}));  // none of the file's own columns is needed: the rows still count
-  for (const auto& file : {write_parquet("a.parquet", *table_of({{"x", int64s({1, 2, 3})}})), write_arrow("a.arrow", *table_of({{"x", int64s({1, 2, 3})}}), false)})
+  EXPECT_EQ(read({without}, {"label"}, options),
+            (Rows{{"~"}}));  // none of the file's own columns is needed: the rows still count
+  for (const auto& file : {write_parquet("a.parquet", *table_of({{"x", int64s({1, 2, 3})}})),
+                           write_arrow("a.arrow", *table_of({{"x", int64s({1, 2, 3})}}), false)})
     EXPECT_EQ(read({file}, {"label"}, options), (Rows{{"~"}, {"~"}, {"~"}})) << file;
   schema_.joins = {{"nowhere.csv", "x"}};  // not opened for an optional column alone
   EXPECT_EQ(read({without}, {"label", "x"}, options), (Rows{{"~", "2"}}));
 }
 
 TEST_F(RawReaderTest, FilesOfAnInputMayDifferInFormatAndOrderOfColumns) {
-  std::string csv = write("a.csv", "a,b\n1,x\n"), parquet = write_parquet("b.parquet", *table_of({{"b", texts({"y"})}, {"z", texts({"-"})}, {"a", int64s({2})}}));
+  std::string csv = write("a.csv", "a,b\n1,x\n"),
+              parquet = write_parquet("b.parquet", *table_of({{"b", texts({"y"})}, {"z", texts({"-"})}, {"a", int64s({2})}}));
   EXPECT_EQ(read({csv, parquet, csv}, {"a", "b"}), (Rows{{"1", "x"}, {"2", "y"}, {"1", "x"}}));
 }
 

@@ -56,9 +56,12 @@ class SchemaParser {
     if (!(schema_.valid_fraction > 0 && schema_.valid_fraction < 1) && root_["split"].IsMap())
       errors_.add(root_["split"]["valid_fraction"], "split.valid_fraction",
                   fmt::format("found {}; expected a share above 0 and below 1.", schema_.valid_fraction));
-    read_list("features", "e.g. features: [{name: user_id, kind: id}]", true, [&](const YAML::Node& node, size_t i) { read_feature(node, i); });
-    read_list("tasks", "e.g. tasks: [{name: click, label: is_click}]", true, [&](const YAML::Node& node, size_t i) { read_task(node, i); });
-    read_list("join", "e.g. join: [{file: users.csv, key: user_id}]", false, [&](const YAML::Node& node, size_t i) { read_join(node, i); });
+    read_list("features", "e.g. features: [{name: user_id, kind: id}]", true,
+              [&](const YAML::Node& node, size_t i) { read_feature(node, i); });
+    read_list("tasks", "e.g. tasks: [{name: click, label: is_click}]", true,
+              [&](const YAML::Node& node, size_t i) { read_task(node, i); });
+    read_list("join", "e.g. join: [{file: users.csv, key: user_id}]", false,
+              [&](const YAML::Node& node, size_t i) { read_join(node, i); });
     check_tables();
     check_leaks();
     check_parents();
@@ -90,12 +93,15 @@ class SchemaParser {
   // "features.tag." where the item has a name, "features[3]." where not.
   static std::string prefix_of(const std::string& list, const YAML::Node& node, const char* name_key, size_t i) {
     const YAML::Node name = node[name_key];
-    return name && name.IsScalar() && !name.Scalar().empty() ? fmt::format("{}.{}.", list, name.Scalar()) : fmt::format("{}[{}].", list, i);
+    return name && name.IsScalar() && !name.Scalar().empty() ? fmt::format("{}.{}.", list, name.Scalar())
+                                                             : fmt::format("{}[{}].", list, i);
   }
 
   void require(const YAML::Node& node, const std::string& prefix, const char* key, const std::string& value) {
-    if (!node[key]) errors_.add(node, prefix + key, "is missing; expected a text.");
-    else if (node[key].IsScalar() && value.empty()) errors_.add(node[key], prefix + key, "is empty; expected a text.");
+    if (!node[key])
+      errors_.add(node, prefix + key, "is missing; expected a text.");
+    else if (node[key].IsScalar() && value.empty())
+      errors_.add(node[key], prefix + key, "is empty; expected a text.");
   }
 
   void read_feature(const YAML::Node& node, size_t i) {
@@ -105,14 +111,17 @@ class SchemaParser {
     Feature& feature = item.feature;
     if (node["names"]) {
       for (const char* key : {"name", "column"})
-        if (node[key]) errors_.add(node[key], prefix + key, "cannot stand beside 'names': each feature there reads the column of its name.");
-      if (node["names"].IsSequence() && node["names"].size() == 0) errors_.add(node["names"], prefix + "names", "is empty; expected a list of names.");
+        if (node[key])
+          errors_.add(node[key], prefix + key, "cannot stand beside 'names': each feature there reads the column of its name.");
+      if (node["names"].IsSequence() && node["names"].size() == 0)
+        errors_.add(node["names"], prefix + "names", "is empty; expected a list of names.");
     } else {
       require(node, prefix, "name", feature.name);
       item.names = {feature.name};
     }
     for (const char* key : {"column", "table"})
-      if (node[key] && node[key].IsScalar() && node[key].Scalar().empty()) errors_.add(node[key], prefix + key, "is empty; expected a name.");
+      if (node[key] && node[key].IsScalar() && node[key].Scalar().empty())
+        errors_.add(node[key], prefix + key, "is empty; expected a name.");
     check_fitting_keys(node, prefix, feature);
     for (const auto& name : item.names) {
       if (name.empty()) {
@@ -125,7 +134,8 @@ class SchemaParser {
       if (one.table.empty()) one.table = name;
       auto [first, is_new] = feature_lines_.emplace(name, node.Mark().line + 1);
       if (!is_new) {
-        errors_.add(node, "features." + name, fmt::format("is named twice (first in line {}); each name once. Remove or rename one.", first->second));
+        errors_.add(node, "features." + name,
+                    fmt::format("is named twice (first in line {}); each name once. Remove or rename one.", first->second));
         continue;
       }
       schema_.features.push_back(std::move(one));
@@ -135,7 +145,8 @@ class SchemaParser {
 
   // A key that has no effect on a feature of this kind is an error: its author expects an effect.
   void check_fitting_keys(const YAML::Node& node, const std::string& prefix, const Feature& feature) {
-    bool number = feature.kind == FeatureKind::Number, list = feature.kind == FeatureKind::Ids || feature.kind == FeatureKind::Sequence;
+    bool number = feature.kind == FeatureKind::Number,
+         list = feature.kind == FeatureKind::Ids || feature.kind == FeatureKind::Sequence;
     auto refuse = [&](const char* key, const std::string& reason) {
       if (node[key]) errors_.add(node[key], prefix + key, fmt::format("has no effect {}. Remove it.", reason));
     };
@@ -148,7 +159,8 @@ class SchemaParser {
       for (const char* key : {"max_length", "separator", "pooling"}) refuse(key, of_kind);
     if (number && feature.bins > 0) refuse("normalize", "beside 'bins'");
     if (!number && feature.hash_buckets > 0) refuse("min_count", "beside 'hash_buckets'");
-    if (list && feature.separator.empty()) errors_.add(node["separator"], prefix + "separator", "is empty; expected e.g. \",\" or \"|\".");
+    if (list && feature.separator.empty())
+      errors_.add(node["separator"], prefix + "separator", "is empty; expected e.g. \",\" or \"|\".");
     if (number && feature.bins == 1) errors_.add(node["bins"], prefix + "bins", "found 1; expected 0 (no bins) or at least 2.");
   }
 
@@ -174,7 +186,8 @@ class SchemaParser {
     if (task.name.empty()) return;
     auto [first, is_new] = task_lines_.emplace(task.name, node.Mark().line + 1);
     if (!is_new) {
-      errors_.add(node, "tasks." + task.name, fmt::format("is named twice (first in line {}); each name once. Remove or rename one.", first->second));
+      errors_.add(node, "tasks." + task.name,
+                  fmt::format("is named twice (first in line {}); each name once. Remove or rename one.", first->second));
       return;
     }
     schema_.tasks.push_back(std::move(task));
@@ -205,16 +218,22 @@ class SchemaParser {
       const Feature& first = schema_.features[found->second];
       std::string key = "features." + feature.name;
       if ((first.kind == FeatureKind::Number) || (feature.kind == FeatureKind::Number)) {
-        errors_.add(feature_nodes_[i], key, fmt::format("shares the table '{}' with the feature '{}', but bins of a number have a table of their own. "
-                                                        "Rename one.", feature.table, first.name));
+        errors_.add(feature_nodes_[i], key,
+                    fmt::format("shares the table '{}' with the feature '{}', but bins of a number have a table of their own. "
+                                "Rename one.",
+                                feature.table, first.name));
       } else if (first.hash_buckets != feature.hash_buckets) {
-        errors_.add(feature_nodes_[i], key, fmt::format("found hash_buckets {}, but the feature '{}' in line {}, which shares the table '{}', has {}. "
-                                                        "Give both the same.", feature.hash_buckets, first.name, line(feature_nodes_[found->second]),
-                                                        feature.table, first.hash_buckets));
+        errors_.add(feature_nodes_[i], key,
+                    fmt::format("found hash_buckets {}, but the feature '{}' in line {}, which shares the table '{}', has {}. "
+                                "Give both the same.",
+                                feature.hash_buckets, first.name, line(feature_nodes_[found->second]), feature.table,
+                                first.hash_buckets));
       } else if (first.min_count != feature.min_count) {
-        errors_.add(feature_nodes_[i], key, fmt::format("found min_count {}, but the feature '{}' in line {}, which shares the table '{}', has {}. "
-                                                        "Give both the same.", feature.min_count, first.name, line(feature_nodes_[found->second]),
-                                                        feature.table, first.min_count));
+        errors_.add(
+            feature_nodes_[i], key,
+            fmt::format("found min_count {}, but the feature '{}' in line {}, which shares the table '{}', has {}. "
+                        "Give both the same.",
+                        feature.min_count, first.name, line(feature_nodes_[found->second]), feature.table, first.min_count));
       }
     }
   }
@@ -226,17 +245,22 @@ class SchemaParser {
       std::string key = "features." + feature.name;
       for (size_t t = 0; t < schema_.tasks.size(); ++t)
         if (std::count(label_columns_[t].begin(), label_columns_[t].end(), feature.column))
-          errors_.add(feature_nodes_[i], key,
-                      fmt::format("reads the column '{}', which decides the label of the task '{}': the model would be given the answer. "
-                                  "Remove the feature, or set allow_leak: true.", feature.column, schema_.tasks[t].name));
+          errors_.add(
+              feature_nodes_[i], key,
+              fmt::format("reads the column '{}', which decides the label of the task '{}': the model would be given the answer. "
+                          "Remove the feature, or set allow_leak: true.",
+                          feature.column, schema_.tasks[t].name));
       if (!schema_.weight.empty() && feature.column == schema_.weight)
-        errors_.add(feature_nodes_[i], key, fmt::format("reads the column '{}', which is the sample weight. Remove the feature, or set allow_leak: true.",
-                                                        feature.column));
+        errors_.add(feature_nodes_[i], key,
+                    fmt::format("reads the column '{}', which is the sample weight. Remove the feature, or set allow_leak: true.",
+                                feature.column));
     }
     for (size_t t = 0; t < schema_.tasks.size(); ++t)
       if (!schema_.scenario.empty() && std::count(label_columns_[t].begin(), label_columns_[t].end(), schema_.scenario))
-        errors_.add(root_["scenario"], "scenario", fmt::format("is the column '{}', which decides the label of the task '{}'. Name another column, "
-                                                               "or set allow_leak: true.", schema_.scenario, schema_.tasks[t].name));
+        errors_.add(root_["scenario"], "scenario",
+                    fmt::format("is the column '{}', which decides the label of the task '{}'. Name another column, "
+                                "or set allow_leak: true.",
+                                schema_.scenario, schema_.tasks[t].name));
   }
 
   void check_parents() {
@@ -251,8 +275,9 @@ class SchemaParser {
       } else if (schema_.task_index(task.after) < 0) {
         std::vector<std::string> others = names;
         std::erase(others, task.name);
-        errors_.add(node, key, others.empty() ? fmt::format("'{}' is no task, and there is no other task. Remove the key.", task.after)
-                                              : fmt::format("'{}' is no task.{}", task.after, suggestion(task.after, others)));
+        errors_.add(node, key,
+                    others.empty() ? fmt::format("'{}' is no task, and there is no other task. Remove the key.", task.after)
+                                   : fmt::format("'{}' is no task.{}", task.after, suggestion(task.after, others)));
       }
     }
     std::vector<int> parents = schema_.parents();
@@ -270,7 +295,8 @@ class SchemaParser {
       reported.insert(members.begin(), members.end());
       path.push_back(names[t]);
       errors_.add(task_nodes_[t]["after"], fmt::format("tasks.{}.after", names[t]),
-                  fmt::format("the tasks come after each other in a circle ({}). One of them must be a root, without 'after'.", fmt::join(path, " after ")));
+                  fmt::format("the tasks come after each other in a circle ({}). One of them must be a root, without 'after'.",
+                              fmt::join(path, " after ")));
     }
   }
 
@@ -280,7 +306,8 @@ class SchemaParser {
     std::vector<Task>& rest = schema_.tasks;
     while (!rest.empty()) {
       auto next = std::find_if(rest.begin(), rest.end(), [&](const Task& task) {
-        return task.after.empty() || std::any_of(sorted.begin(), sorted.end(), [&](const Task& done) { return done.name == task.after; });
+        return task.after.empty() ||
+               std::any_of(sorted.begin(), sorted.end(), [&](const Task& done) { return done.name == task.after; });
       });
       EKTM_CHECK(next != rest.end());
       sorted.push_back(std::move(*next));
@@ -346,13 +373,17 @@ void Schema::fields(FieldVisitor& v) {
   v.field("scenario", scenario, "the column that tells where the item was shown; metrics are given for each value");
   v.field("weight", weight, "a numeric column: the row's weight in the loss");
   v.field("missing", missing, "texts that mean a missing value");
-  v.group_fields("split", [this](FieldVisitor& split) {
-    std::string from = valid_from.empty() ? "none" : valid_from;
-    split.field("valid_from", from, {"none", "train", "test"}, "where validation rows come from when there is no validation file");
-    valid_from = from == "none" ? "" : from;
-    split.field("valid_fraction", valid_fraction, RealRange{0, 1}, "the share of the rows that become validation");
-    split.field("valid_seed", valid_seed, IntRange{}, "chooses the rows");
-  }, "validation rows without a validation file");
+  v.group_fields(
+      "split",
+      [this](FieldVisitor& split) {
+        std::string from = valid_from.empty() ? "none" : valid_from;
+        split.field("valid_from", from, {"none", "train", "test"},
+                    "where validation rows come from when there is no validation file");
+        valid_from = from == "none" ? "" : from;
+        split.field("valid_fraction", valid_fraction, RealRange{0, 1}, "the share of the rows that become validation");
+        split.field("valid_seed", valid_seed, IntRange{}, "chooses the rows");
+      },
+      "validation rows without a validation file");
   v.field("allow_leak", allow_leak, "permits features that give a label away");
   v.field("max_bad_rows", max_bad_rows, IntRange{0}, "rows with a wrong number of columns that may be skipped (and are counted)");
 }
@@ -374,7 +405,8 @@ std::string Schema::hash() const {
   auto add = [&](const std::string& text) { canonical += fmt::format("{}:{};", text.size(), text); };
   for (const auto& f : features) {
     add("feature");
-    for (const auto& text : {f.name, f.column, std::string(to_string(f.kind)), f.table, f.separator, f.pooling, f.normalize}) add(text);
+    for (const auto& text : {f.name, f.column, std::string(to_string(f.kind)), f.table, f.separator, f.pooling, f.normalize})
+      add(text);
     for (int64_t number : {f.min_count, f.hash_buckets, f.max_length, f.bins}) add(std::to_string(number));
   }
   for (const auto& t : tasks) {
@@ -398,7 +430,10 @@ Schema load_schema(const std::filesystem::path& file) {
 }
 
 std::vector<std::pair<std::string, std::vector<FieldHelp>>> schema_reference() {
-  return {{"", describe(Schema{})}, {"features[]", describe(FeatureItem{})}, {"tasks[]", describe(Task{})}, {"join[]", describe(Join{})}};
+  return {{"", describe(Schema{})},
+          {"features[]", describe(FeatureItem{})},
+          {"tasks[]", describe(Task{})},
+          {"join[]", describe(Join{})}};
 }
 
 }  // namespace ektm

@@ -77,8 +77,8 @@ struct Schema {
   void fields(FieldVisitor& v);  // the keys beside `features`, `tasks` and `join`
 };
 
-// Error Config with file and line for every problem at once: unknown key, duplicate feature or task, `after` that names no task or
-// makes a cycle, a feature whose column gives a label, bad label expression, ...
+// Error Config with file and line for every problem at once: unknown key, duplicate feature or task, `after` that names no task
+// or makes a cycle, a feature whose column gives a label, bad label expression, ...
 Schema load_schema(const std::filesystem::path& file);
 Schema parse_schema(const std::string& text, const std::string& name, const std::filesystem::path& folder);
 

@@ -52,8 +52,12 @@ void expect_error(const std::string& text, const std::vector<std::string>& parts
   for (const auto& part : parts) EXPECT_NE(message.find(part), std::string::npos) << "lacks '" << part << "': " << message;
 }
 
-std::string with_feature(const std::string& feature) { return std::string("features:\n  - {name: f}\n  - ") + feature + "\ntasks:\n  - {name: t, label: y}\n"; }
-std::string with_task(const std::string& task) { return std::string("features:\n  - {name: f}\ntasks:\n  - {name: t, label: y}\n  - ") + task + "\n"; }
+std::string with_feature(const std::string& feature) {
+  return std::string("features:\n  - {name: f}\n  - ") + feature + "\ntasks:\n  - {name: t, label: y}\n";
+}
+std::string with_task(const std::string& task) {
+  return std::string("features:\n  - {name: f}\ntasks:\n  - {name: t, label: y}\n  - ") + task + "\n";
+}
 
 TEST(Schema, ReadsEveryKey) {
   Schema schema = parse(kWhole);
@@ -164,9 +168,10 @@ TEST(Schema, AfterNamesATask) {
 }
 
 TEST(Schema, CyclesAreReportedOnceEach) {
-  std::string message = error_of("features:\n  - {name: f}\ntasks:\n"
-                                 "  - {name: a, label: y, after: b}\n  - {name: b, label: y, after: c}\n  - {name: c, label: y, after: a}\n"
-                                 "  - {name: d, label: y, after: a}\n");
+  std::string message = error_of(
+      "features:\n  - {name: f}\ntasks:\n"
+      "  - {name: a, label: y, after: b}\n  - {name: b, label: y, after: c}\n  - {name: c, label: y, after: a}\n"
+      "  - {name: d, label: y, after: a}\n");
   EXPECT_NE(message.find("a after b after c after a"), std::string::npos) << message;
   EXPECT_EQ(message.find("problems"), std::string::npos) << message;
 }
@@ -177,16 +182,19 @@ TEST(Schema, LabelExpressionsGiveThePosition) {
 }
 
 TEST(Schema, LeaksAreRefusedUnlessAllowed) {
-  std::string by_column = "features:\n  - {name: f}\n  - {name: g, column: y}\ntasks:\n  - {name: t, label: \"x == 1 and y > 2\"}\n";
+  std::string by_column =
+      "features:\n  - {name: f}\n  - {name: g, column: y}\ntasks:\n  - {name: t, label: \"x == 1 and y > 2\"}\n";
   expect_error(by_column, {"line 3", "features.g", "column 'y'", "task 't'", "allow_leak: true", "Remove the feature"});
   EXPECT_EQ(parse(by_column + "allow_leak: true\n").features.size(), 2u);
-  expect_error("features:\n  - {name: f}\n  - {name: o}\ntasks:\n  - {name: t, label: y, observed: o == 1}\n", {"features.o", "column 'o'"});
+  expect_error("features:\n  - {name: f}\n  - {name: o}\ntasks:\n  - {name: t, label: y, observed: o == 1}\n",
+               {"features.o", "column 'o'"});
   expect_error(with_feature("{name: w}") + "weight: w\n", {"features.w", "weight"});
   expect_error(std::string(kSmall) + "scenario: y\n", {"scenario", "'y'", "task 't'"});
 }
 
 TEST(Schema, ValuesOutOfRange) {
-  for (const char* bad : {"min_count: 0", "min_count: -1", "hash_buckets: -5", "hash_buckets: 3000000000", "min_count: 1.5", "min_count: two"}) {
+  for (const char* bad :
+       {"min_count: 0", "min_count: -1", "hash_buckets: -5", "hash_buckets: 3000000000", "min_count: 1.5", "min_count: two"}) {
     std::string key = std::string(bad).substr(0, std::string(bad).find(':'));
     expect_error(with_feature("{name: g, " + std::string(bad) + "}"), {"line 3", "features.g." + key});
   }
@@ -199,7 +207,8 @@ TEST(Schema, ValuesOutOfRange) {
   expect_error(with_feature("{name: g, kind: category}"), {"features.g.kind", "id, ids, sequence, number"});
   expect_error(with_feature("{name: g, table: \"\"}"), {"features.g.table", "empty"});
   expect_error(std::string(kSmall) + "max_bad_rows: -1\n", {"max_bad_rows"});
-  for (const char* bad : {"0", "1", "-0.5", "2", ".nan"}) expect_error(std::string(kSmall) + "split: {valid_fraction: " + bad + "}\n", {"valid_fraction"});
+  for (const char* bad : {"0", "1", "-0.5", "2", ".nan"})
+    expect_error(std::string(kSmall) + "split: {valid_fraction: " + bad + "}\n", {"valid_fraction"});
   expect_error(std::string(kSmall) + "split: {valid_from: tset}\n", {"split.valid_from", "'test'"});
 }
 
@@ -212,9 +221,11 @@ TEST(Schema, KeysWithoutEffectAreErrors) {
 }
 
 TEST(Schema, SharedTablesAgree) {
-  expect_error(with_feature("{name: g, table: f, hash_buckets: 10}"), {"features.g", "hash_buckets 10", "'f'", "line 2", "Give both the same"});
+  expect_error(with_feature("{name: g, table: f, hash_buckets: 10}"),
+               {"features.g", "hash_buckets 10", "'f'", "line 2", "Give both the same"});
   expect_error(with_feature("{name: g, table: f, min_count: 3}"), {"features.g", "min_count 3", "Give both the same"});
-  expect_error("features:\n  - {name: g, table: n}\n  - {name: n, kind: number, bins: 4}\ntasks:\n  - {name: t, label: y}\n", {"bins of a number"});
+  expect_error("features:\n  - {name: g, table: n}\n  - {name: n, kind: number, bins: 4}\ntasks:\n  - {name: t, label: y}\n",
+               {"bins of a number"});
   EXPECT_EQ(parse(with_feature("{name: g, table: f}")).features[1].table, "f");
 }
 
@@ -237,13 +248,25 @@ TEST(Schema, HashFollowsWhatDecidesTheEncoding) {
     return parse(text.replace(at, from.size(), to)).hash();
   };
   std::set<std::string> hashes = {base};
-  for (auto [from, to] : {std::pair{"min_count: 2", "min_count: 3"}, {"separator: \"|\"", "separator: \";\""}, {"bins: 20", "bins: 21"},
-                          {"column: duration_ms", "column: duration"}, {"log_standard", "minmax"}, {"label: is_pay", "label: is_pay > 0"},
-                          {"after: cart", "after: click"}, {"reported == 1", "reported == 2"}, {"group: user_id", "group: tab"},
-                          {"weight: w", "weight: v"}, {"NA", "NAN"}, {"name: like", "name: thumb"}, {"pooling: sum", "pooling: mean"}})
+  for (auto [from, to] : {std::pair{"min_count: 2", "min_count: 3"},
+                          {"separator: \"|\"", "separator: \";\""},
+                          {"bins: 20", "bins: 21"},
+                          {"column: duration_ms", "column: duration"},
+                          {"log_standard", "minmax"},
+                          {"label: is_pay", "label: is_pay > 0"},
+                          {"after: cart", "after: click"},
+                          {"reported == 1", "reported == 2"},
+                          {"group: user_id", "group: tab"},
+                          {"weight: w", "weight: v"},
+                          {"NA", "NAN"},
+                          {"name: like", "name: thumb"},
+                          {"pooling: sum", "pooling: mean"}})
     EXPECT_TRUE(hashes.insert(changed(from, to)).second) << from;
-  for (auto [from, to] : {std::pair{"features:", "# a comment\nfeatures:"}, {"max_bad_rows: 3", "max_bad_rows: 0"}, {"users.csv.gz", "users.parquet"},
-                          {"valid_seed: 9", "valid_seed: 8"}, {"kind: id, min_count: 2", "min_count: 2, kind: id"}})
+  for (auto [from, to] : {std::pair{"features:", "# a comment\nfeatures:"},
+                          {"max_bad_rows: 3", "max_bad_rows: 0"},
+                          {"users.csv.gz", "users.parquet"},
+                          {"valid_seed: 9", "valid_seed: 8"},
+                          {"kind: id, min_count: 2", "min_count: 2, kind: id"}})
     EXPECT_EQ(changed(from, to), base) << from;
 }
 
@@ -256,7 +279,8 @@ TEST(Schema, ReferenceNamesEveryKeyWithHelp) {
       EXPECT_FALSE(row.help.empty()) << row.key;
       keys.insert(section + (section.empty() ? "" : ".") + row.key);
     }
-  for (const char* key : {"group", "missing", "split.valid_from", "features[].names", "features[].kind", "tasks[].after", "join[].key"})
+  for (const char* key :
+       {"group", "missing", "split.valid_from", "features[].names", "features[].kind", "tasks[].after", "join[].key"})
     EXPECT_TRUE(keys.count(key)) << key;
 }
 
@@ -265,8 +289,10 @@ TEST(Schema, ShippedSchemasAreValid) {
   Schema kuairand = load_schema(configs / "kuairand" / "schema.yaml");
   EXPECT_EQ(kuairand.parents(), (std::vector<int>{-1, 0, 0, 0, 0, 0, 0}));
   for (const auto& feature : kuairand.features)  // known only after the impression
-    for (const char* late : {"play_time_ms", "profile_stay_time", "comment_stay_time", "is_hate"}) EXPECT_NE(feature.column, late);
-  Schema income = load_schema(configs / "census" / "schema_income.yaml"), education = load_schema(configs / "census" / "schema_education.yaml");
+    for (const char* late : {"play_time_ms", "profile_stay_time", "comment_stay_time", "is_hate"})
+      EXPECT_NE(feature.column, late);
+  Schema income = load_schema(configs / "census" / "schema_income.yaml"),
+         education = load_schema(configs / "census" / "schema_education.yaml");
   EXPECT_EQ(income.features.size(), 38u);  // 40 columns less two labels
   EXPECT_EQ(education.features.size(), 38u);
   EXPECT_EQ(income.parents(), (std::vector<int>{-1, -1}));
