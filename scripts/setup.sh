@@ -3,7 +3,8 @@
 # Arrow C++. Does only what is missing, so it may be called again at any time.
 #   scripts/setup.sh          what building and running need
 #   scripts/setup.sh --test   and what the tests need
-# PYTHON=/path/to/python3 chooses the interpreter (3.10 or newer).
+# PYTHON=/path/to/python3 chooses the interpreter (3.10 or newer). The default torch wheel carries CUDA and is large; PIP_EXTRA_INDEX_URL
+# pointing at an index of CPU wheels, as pip reads it, gives the small one.
 set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -79,11 +80,6 @@ PYTHON
 }
 if ! satisfied "$requirements"; then
   pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
-  # The default torch wheel wants the CUDA toolkit at build time; machines without a GPU take the smaller CPU wheel.
-  if ! command -v nvidia-smi >/dev/null; then
-    pip_install --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
-      "$(grep '^torch==' python/requirements.txt)"
-  fi
   pip_install -r "$requirements"
 fi
 satisfied "$requirements" ||

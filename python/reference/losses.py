@@ -34,7 +34,16 @@ def ektm_loss(output, targets, task_weights, conversions, config):
         loss = bce(q_logits, y)
         if config["hard"] == "weight":
             p = torch.sigmoid(output["base_logits"][i]).detach()
-            loss = (1 + config["alpha"] * (y - p).abs() ** config["gamma"]) * loss
+            hard = 1 + config["alpha"] * (y - p).abs() ** config["gamma"]
+            if config["hard_balance"]:
+                # Every class of label keeps the total weight that it has among the observed rows.
+                balanced = hard.clone()
+                for label in (0, 1):
+                    rows = (y == label) & (w > 0)
+                    if rows.any():
+                        balanced[rows] = hard[rows] / ((hard[rows] * w[rows]).sum() / w[rows].sum())
+                hard = balanced
+            loss = hard * loss
         elif config["hard"] == "hinge":
             loss = loss + torch.clamp(loss - base[i].detach(), min=0)
         elif config["hard"] == "focal":

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -160,6 +162,20 @@ class Reader : public FieldVisitor {
   std::vector<std::string> known_;
 };
 
+// yaml-cpp keeps the first of two equal keys and drops the other without a word.
+void refuse_repeated_keys(const YAML::Node& node, const std::string& name) {
+  if (node.IsSequence())
+    for (const auto& item : node) refuse_repeated_keys(item, name);
+  if (!node.IsMap()) return;
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    const std::string key = item.first.as<std::string>("");
+    if (!seen.insert(key).second)
+      fail(ErrorKind::Config, fmt::format("{}, line {}", name, item.first.Mark().line + 1), "the key '{}' stands here a second time. Keep one of the two.", key);
+    refuse_repeated_keys(item.second, name);
+  }
+}
+
 class Writer : public FieldVisitor {
  public:
   void field(const char* key, bool& value, const char*) override { map[key] = value; }
@@ -247,6 +263,7 @@ YAML::Node parse_yaml(const std::string& text, const std::string& name) {
     fail(ErrorKind::Config, fmt::format("{}, line {}", name, error.mark.line + 1), "no valid YAML: {}.", error.msg);
   }
   if (!root.IsMap()) fail(ErrorKind::Config, name, "found {}; expected a YAML map of `key: value` lines.", shown(root));
+  refuse_repeated_keys(root, name);
   return root;
 }
 

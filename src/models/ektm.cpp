@@ -9,7 +9,8 @@
 //   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i),   h_i = f_i + t_i
 //   heads        base p_i = sigmoid(w_i f_i + b_i),  enhanced q_i = sigmoid(v_i h_i + c_i); q_i is served
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) )
-//                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma
+//                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
+//                without that, rare positives gain weight as a class and the served probabilities are too high
 //
 // Everything is batched over the tasks. x [G,B,D] -> logits [K,B].
 #include <fmt/ranges.h>
@@ -32,6 +33,7 @@ struct EktmConfig {
   double transmitter_dropout = 0;
   std::string activation = "relu";
   double lambda = 1, alpha = 1, gamma = 1;
+  bool hard_balance = true;
   void fields(FieldVisitor& v) {
     v.field("router", router, "false: F_i is the click's feature alone (ablation)");
     v.field("transmitter", transmitter, "false: h_i = f_i + F_i (ablation)");
@@ -53,6 +55,9 @@ struct EktmConfig {
             "weight: 1 + alpha |y - p|^gamma; none: 1; hinge: adds max(0, BCE(q) - BCE(p)); focal: (1 - q of the true class)^gamma");
     v.field("alpha", alpha, {0, 1000}, "hard: weight");
     v.field("gamma", gamma, {0, 100}, "hard: weight, focal");
+    v.field("hard_balance", hard_balance,
+            "hard: weight: divide by the mean over the batch's rows of the same task and label, so that the balance of the classes, and with it "
+            "calibration, stays");
   }
 };
 
@@ -142,7 +147,9 @@ class Ektm : public Model {
     at::Tensor enhanced = bce(output.enhanced_logits, labels);
     if (config_.hard == "weight") {
       at::Tensor error = (labels - at::sigmoid(select(output.base_logits, 0).detach())).abs();
-      enhanced = enhanced * (1 + config_.alpha * error.pow(config_.gamma));
+      at::Tensor hard = 1 + config_.alpha * error.pow(config_.gamma);
+      if (config_.hard_balance) hard = hard / class_mean(hard, labels, select(targets.weight, 0));
+      enhanced = enhanced * hard;
     } else if (config_.hard == "focal") {
       at::Tensor q = at::sigmoid(output.enhanced_logits);
       enhanced = enhanced * (labels * (1 - q) + (1 - labels) * q).pow(config_.gamma);
@@ -163,6 +170,16 @@ class Ektm : public Model {
     const int64_t count = static_cast<int64_t>(conversions_.size());
     if (conversions_.back() - conversions_.front() + 1 == count) return all.narrow(dimension, conversions_.front(), count);
     return all.index_select(dimension, at::tensor(conversions_));
+  }
+
+  // For each entry the weighted mean of `values` over the rows of the same task and label. All [T,B].
+  static at::Tensor class_mean(const at::Tensor& values, const at::Tensor& labels, const at::Tensor& weight) {
+    at::Tensor positive = labels * weight, negative = (1 - labels) * weight;
+    auto mean = [&](const at::Tensor& of_class) {
+      at::Tensor total = of_class.sum(1, /*keepdim=*/true);
+      return at::where(total > 0, (values * of_class).sum(1, true) / total.clamp_min(1e-12), at::ones_like(total));
+    };
+    return labels * mean(positive) + (1 - labels) * mean(negative);
   }
 
   // F [T,B,d]. features [K,B,d]; f [T,B,d] its CVR part; own: f, detached when detach_own.

@@ -61,6 +61,7 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("hinge", "hard: hinge");
   ektm("focal", "hard: focal, gamma: 2");
   ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
+  ektm("unbalanced", "lambda: 0.5, alpha: 2, gamma: 2, hard_balance: false");
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
   cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
   cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
