@@ -1,15 +1,21 @@
-// ektm models [NAME]
+// ektm models [NAME] [--schema] [--markdown]
 #include <algorithm>
 #include <cstdio>
 #include <memory>
 
 #include "base/error.h"
 #include "commands.h"
+#include "data/schema.h"
 #include "models/run_config.h"
 #include "models/zoo.h"
 
 namespace ektm {
 namespace {
+
+struct Arguments {
+  std::string name;
+  bool schema = false, markdown = false;
+};
 
 void print_fields(const std::vector<FieldHelp>& fields, bool markdown) {
   if (markdown) {
@@ -17,7 +23,8 @@ void print_fields(const std::vector<FieldHelp>& fields, bool markdown) {
     for (const auto& f : fields) {
       std::string help = f.help;
       for (size_t at = 0; (at = help.find('|', at)) != std::string::npos; at += 2) help.replace(at, 1, "\\|");
-      std::printf("| `%s` | %s | `%s` | %s | %s |\n", f.key.c_str(), f.type.c_str(), f.default_value.c_str(), f.range.c_str(), help.c_str());
+      std::printf("| `%s` | %s | `%s` | %s | %s |\n", f.key.c_str(), f.type.c_str(), f.default_value.c_str(), f.range.c_str(),
+                  help.c_str());
     }
     return;
   }
@@ -29,8 +36,8 @@ void print_fields(const std::vector<FieldHelp>& fields, bool markdown) {
     range = std::max(range, std::min<size_t>(f.range.size(), 34));
   }
   auto row = [&](const std::string& a, const std::string& b, const std::string& c, const std::string& d, const std::string& e) {
-    std::printf("  %-*s  %-*s  %-*s  %-*s  %s\n", static_cast<int>(key), a.c_str(), static_cast<int>(type), b.c_str(), static_cast<int>(value),
-                c.c_str(), static_cast<int>(range), d.c_str(), e.c_str());
+    std::printf("  %-*s  %-*s  %-*s  %-*s  %s\n", static_cast<int>(key), a.c_str(), static_cast<int>(type), b.c_str(),
+                static_cast<int>(value), c.c_str(), static_cast<int>(range), d.c_str(), e.c_str());
   };
   row("key", "type", "default", "range", "meaning");
   for (const auto& f : fields) row(f.key, f.type, f.default_value, f.range, f.help);
@@ -51,7 +58,30 @@ void print_common(bool markdown) {
   print_fields(describe(RunConfig{}), markdown);
 }
 
-void run(const std::string& name, bool markdown) {
+void print_schema(bool markdown) {
+  if (markdown)
+    std::printf("# Schema reference\n\nMade by `ektm models --schema --markdown`; do not edit. By example: "
+                "[guide.md](guide.md).\n");
+  for (const auto& [section, fields] : schema_reference()) {
+    if (section.empty()) {
+      std::printf(markdown ? "\n## The whole file\n\nKeys beside `features`, `tasks` and `join`\n\n"
+                           : "the whole file (beside features, tasks, join):\n");
+    } else {
+      const std::string list = section.substr(0, section.find('['));
+      std::printf(markdown ? "\n## %s\n\nKeys of an item of the list `%s:`\n\n"
+                           : "\n%s, keys of an item of %s:\n", list.c_str(),
+                  list.c_str());
+    }
+    print_fields(fields, markdown);
+  }
+}
+
+void run(const Arguments& arguments) {
+  const auto& [name, schema, markdown] = arguments;
+  if (schema) {
+    print_schema(markdown);
+    return;
+  }
   if (!name.empty()) {
     print_entry(find_model(name, "ektm models"), markdown);
     print_common(markdown);
@@ -71,13 +101,14 @@ void run(const std::string& name, bool markdown) {
 }  // namespace
 
 void add_models_command(CLI::App& app) {
-  auto name = std::make_shared<std::string>();
-  auto markdown = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("models", "The zoo, and every config key with type, default, range and meaning");
-  command->add_option("name", *name, "a model");
-  command->add_flag("--markdown", *markdown, "as the reference page of the docs");
-  command->footer("Example:\n  ektm models ektm");
-  command->callback([name, markdown] { run(*name, *markdown); });
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command =
+      app.add_subcommand("models", "The zoo, and every config and schema key with type, default, range and meaning");
+  auto* name = command->add_option("name", arguments->name, "a model");
+  command->add_flag("--schema", arguments->schema, "the keys of schema.yaml instead")->excludes(name);
+  command->add_flag("--markdown", arguments->markdown, "as a reference page of the docs");
+  command->footer("Examples:\n  ektm models ektm\n  ektm models --schema");
+  command->callback([arguments] { run(*arguments); });
 }
 
 }  // namespace ektm
