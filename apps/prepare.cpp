@@ -1,4 +1,6 @@
 // ektm prepare --schema S.yaml --train FILES [--valid FILES] [--test FILES] --output DIR
+#include "data/prepare.h"
+
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -6,7 +8,6 @@
 
 #include "base/log.h"
 #include "commands.h"
-#include "data/prepare.h"
 #include "metrics/text_table.h"
 
 namespace ektm {
@@ -33,9 +34,9 @@ std::string task_table(const PrepareSummary& summary) {
     for (size_t t = 0; t < summary.schema.tasks.size(); ++t) {
       const auto& task = summary.schema.tasks[t];
       const auto& counts = split.counts.tasks[t];
-      table.row({t == 0 ? split.name : "", task.name, task.after.empty() ? "-" : task.after, t == 0 ? with_commas(split.counts.rows) : "",
-                 with_commas(counts.observed), with_commas(counts.positives), percent(counts.positives, counts.observed),
-                 task.after.empty() ? "-" : with_commas(counts.orphans)});
+      table.row({t == 0 ? split.name : "", task.name, task.after.empty() ? "-" : task.after,
+                 t == 0 ? with_commas(split.counts.rows) : "", with_commas(counts.observed), with_commas(counts.positives),
+                 percent(counts.positives, counts.observed), task.after.empty() ? "-" : with_commas(counts.orphans)});
     }
   }
   return table.to_string();
@@ -57,7 +58,8 @@ std::string feature_table(const PrepareSummary& summary) {
     std::string kind = to_string(feature.kind);
     if (feature.kind == FeatureKind::Number) kind += feature.bins > 0 ? ", bins" : ", " + feature.normalize;
     if (feature.hash_buckets > 0) kind += ", hashed";
-    std::vector<std::string> cells = {feature.name, kind, summary.feature_rows[f] > 0 ? with_commas(summary.feature_rows[f]) : "-"};
+    std::vector<std::string> cells = {feature.name, kind,
+                                      summary.feature_rows[f] > 0 ? with_commas(summary.feature_rows[f]) : "-"};
     for (const auto& split : summary.splits) {
       const auto& counts = split.counts.fields[f];
       cells.push_back(percent(counts.missing, split.counts.rows));
@@ -75,7 +77,8 @@ std::string input_table(const PrepareSummary& summary) {
     std::vector<std::string> first = {input.name, with_commas(input.rows), with_commas(input.bad_rows)};
     if (input.unmatched.empty()) table.row({first[0], first[1], first[2], "-", "-", "-"});
     for (size_t j = 0; j < input.unmatched.size(); ++j) {
-      table.row({first[0], first[1], first[2], summary.schema.joins[j].file, with_commas(input.unmatched[j]), percent(input.unmatched[j], input.rows)});
+      table.row({first[0], first[1], first[2], summary.schema.joins[j].file, with_commas(input.unmatched[j]),
+                 percent(input.unmatched[j], input.rows)});
       first = {"", "", ""};
     }
   }
@@ -86,8 +89,8 @@ void run(const Arguments& arguments) {
   set_quiet(arguments.quiet);
   const PrepareSummary summary = prepare(arguments.config);
   if (arguments.quiet) return;
-  std::printf("%s\n%s\n%s\nencoded data set: %s\n", input_table(summary).c_str(), task_table(summary).c_str(), feature_table(summary).c_str(),
-              arguments.config.output.string().c_str());
+  std::printf("%s\n%s\n%s\nencoded data set: %s\n", input_table(summary).c_str(), task_table(summary).c_str(),
+              feature_table(summary).c_str(), arguments.config.output.string().c_str());
 }
 
 }  // namespace
@@ -95,9 +98,11 @@ void run(const Arguments& arguments) {
 void add_prepare_command(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   PrepareConfig& config = arguments->config;
-  CLI::App* command = app.add_subcommand("prepare", "Turn raw logs into an encoded data set, with encoders fitted on the training split");
+  CLI::App* command =
+      app.add_subcommand("prepare", "Turn raw logs into an encoded data set, with encoders fitted on the training split");
   command->add_option("-s,--schema", config.schema, "what the columns mean (YAML)")->required();
-  command->add_option("--train", config.train.files, "CSV (also .gz), Parquet, Arrow, or folders of them; may be repeated")->required();
+  command->add_option("--train", config.train.files, "CSV (also .gz), Parquet, Arrow, or folders of them; may be repeated")
+      ->required();
   command->add_option("--valid", config.valid.files, "validation rows, likewise (or split.valid_from in the schema)");
   command->add_option("--test", config.test.files, "test rows, likewise");
   command->add_option("-o,--output", config.output, "folder of the encoded data set")->required();
@@ -106,7 +111,8 @@ void add_prepare_command(CLI::App& app) {
   command->footer(
       "Prints rows, positives, missing and unseen values; DIR/summary.json keeps them. On an error nothing is left at --output.\n"
       "Example:\n"
-      "  ektm prepare --schema configs/kuairand/schema.yaml --train impressions_train.csv.gz --valid impressions_valid.csv.gz \\\n"
+      "  ektm prepare --schema configs/kuairand/schema.yaml --train impressions_train.csv.gz --valid impressions_valid.csv.gz "
+      "\\\n"
       "               --test impressions_test.csv.gz --output data/kuairand");
   command->callback([arguments] { run(*arguments); });
 }

@@ -9,8 +9,8 @@
 
 namespace ektm {
 
-// The chance that a positive's score is above a negative's (Mann-Whitney). Absent without both classes. Sorts `scored` by score; no
-// score may be NaN.
+// The chance that a positive's score is above a negative's (Mann-Whitney). Absent without both classes. Sorts `scored` by score;
+// no score may be NaN.
 inline std::optional<double> tie_aware_auc(std::vector<std::pair<double, bool>>& scored) {
   std::sort(scored.begin(), scored.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   double wins = 0, positives = 0, negatives = 0;

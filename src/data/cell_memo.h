@@ -30,8 +30,8 @@ class CellMemo {
     reader_.emplace(chunk, column, schema);
   }
 
-  // decode(reader, cell, value) sets `value`, whose memory is reused; the reader knows the row by the number `cell`. `missing`: what
-  // a row without a match in the side table has.
+  // decode(reader, cell, value) sets `value`, whose memory is reused; the reader knows the row by the number `cell`. `missing`:
+  // what a row without a match in the side table has.
   template <class Decode>
   const Value& get(int64_t row, const Value& missing, const Decode& decode) {
     if (!indices_) {
@@ -48,6 +48,7 @@ class CellMemo {
   }
 
   CellReader& reader() { return *reader_; }
+  bool joined() const { return indices_ != nullptr; }
 
  private:
   void start_dictionary(const RawChunk& chunk, int column, const arrow::DictionaryArray& joined, const Schema& schema) {
@@ -57,8 +58,9 @@ class CellMemo {
     known_.assign(length, false);
     side_ = std::make_unique<RawChunk>();
     side_->file = chunk.file;
-    side_->columns = arrow::RecordBatch::Make(arrow::schema({arrow::field(chunk.columns->column_name(column), joined.dictionary()->type())}), length,
-                                              {joined.dictionary()});
+    side_->columns =
+        arrow::RecordBatch::Make(arrow::schema({arrow::field(chunk.columns->column_name(column), joined.dictionary()->type())}),
+                                 length, {joined.dictionary()});
     reader_.emplace(*side_, 0, schema);
   }
 

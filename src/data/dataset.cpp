@@ -19,13 +19,15 @@ using Json = nlohmann::json;
 namespace {
 
 constexpr const char* kRemedy = "Run `ektm prepare` again, or take the folder from a backup.";
-constexpr const char* kDamaged = "damaged: no part of an encoded data set. Run `ektm prepare` again, or take the folder from a backup";
+constexpr const char* kDamaged =
+    "damaged: no part of an encoded data set. Run `ektm prepare` again, or take the folder from a backup";
 
 Json read_manifest(const fs::path& dir) {
   const fs::path file = dir / "manifest.json";
   std::error_code code;
   if (!fs::exists(file, code))
-    fail(ErrorKind::Io, dir.string(), "found no manifest.json; expected a folder that `ektm prepare` wrote. Check the path, or run it first.");
+    fail(ErrorKind::Io, dir.string(),
+         "found no manifest.json; expected a folder that `ektm prepare` wrote. Check the path, or run it first.");
   return read_checked_json(file, kDatasetFormatVersion, kRemedy);
 }
 
@@ -53,7 +55,8 @@ class MappedDataset : public Dataset {
     }
     const int64_t expected = entry.at("rows");
     if (rows_ != expected)
-      fail(ErrorKind::Data, (dir / split).string(), "damaged: found {} rows; the manifest promises {}. {}", rows_, expected, kRemedy);
+      fail(ErrorKind::Data, (dir / split).string(), "damaged: found {} rows; the manifest promises {}. {}", rows_, expected,
+           kRemedy);
   }
 
   int64_t rows() const override { return rows_; }
@@ -92,7 +95,7 @@ class MappedDataset : public Dataset {
   }
 
   template <class T>
-  void copy(const int64_t* row_numbers, int64_t count, size_t width, const T* Segment::*column, std::vector<T>& out) const {
+  void copy(const int64_t* row_numbers, int64_t count, size_t width, const T* Segment::* column, std::vector<T>& out) const {
     out.resize(count * width);
     if (width == 0) return;
     T* to = out.data();
@@ -111,7 +114,8 @@ class MappedDataset : public Dataset {
     auto options = arrow::ipc::IpcReadOptions::Defaults();
     options.use_threads = false;
     auto reader = checked_data(arrow::ipc::RecordBatchFileReader::Open(map, options), where, kDamaged);
-    if (!reader->schema()->Equals(*schema_, false)) fail(ErrorKind::Data, where, "{} (other columns than the manifest promises).", kDamaged);
+    if (!reader->schema()->Equals(*schema_, false))
+      fail(ErrorKind::Data, where, "{} (other columns than the manifest promises).", kDamaged);
     for (int b = 0; b < reader->num_record_batches(); ++b) {
       auto batch = checked_data(reader->ReadRecordBatch(b), where, kDamaged);
       checked_data(batch->Validate(), where, kDamaged);
@@ -139,13 +143,20 @@ class MappedDataset : public Dataset {
     for (int c = 0; c < batch->num_columns(); ++c) {
       const arrow::Array& column = *batch->column(c);
       const std::string& name = batch->column_name(c);
-      if (name == "ids") segment.ids = raw_list<int32_t>(column);
-      else if (name == "numbers") segment.numbers = raw_list<float>(column);
-      else if (name == "labels") segment.labels = raw_list<uint8_t>(column);
-      else if (name == "observed") segment.observed = raw_list<uint8_t>(column);
-      else if (name == "weight") segment.weights = raw<float>(column);
-      else if (name == "group") segment.groups = raw<uint64_t>(column);
-      else if (name == "scenario") segment.scenarios = raw<int32_t>(column);
+      if (name == "ids")
+        segment.ids = raw_list<int32_t>(column);
+      else if (name == "numbers")
+        segment.numbers = raw_list<float>(column);
+      else if (name == "labels")
+        segment.labels = raw_list<uint8_t>(column);
+      else if (name == "observed")
+        segment.observed = raw_list<uint8_t>(column);
+      else if (name == "weight")
+        segment.weights = raw<float>(column);
+      else if (name == "group")
+        segment.groups = raw<uint64_t>(column);
+      else if (name == "scenario")
+        segment.scenarios = raw<int32_t>(column);
       else {
         const auto& list = static_cast<const arrow::ListArray&>(column);
         segment.bags.emplace_back(list.raw_value_offsets(), raw<int32_t>(*list.values()));
@@ -178,8 +189,8 @@ std::unique_ptr<Dataset> open_dataset(const fs::path& dir, const std::string& sp
     if (!splits.contains(split)) {
       std::vector<std::string> names;
       for (const auto& [name, entry] : splits.items()) names.push_back(name);
-      fail(ErrorKind::Io, dir.string(), "the data set has no split '{}'; it has: {}. Run `ektm prepare` with --{} FILES.", split, fmt::join(names, ", "),
-           split);
+      fail(ErrorKind::Io, dir.string(), "the data set has no split '{}'; it has: {}. Run `ektm prepare` with --{} FILES.", split,
+           fmt::join(names, ", "), split);
     }
     return std::make_unique<MappedDataset>(dir, manifest, split, verify);
   });

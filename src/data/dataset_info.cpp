@@ -12,7 +12,8 @@ namespace {
 
 Json fields_to_json(const std::vector<FieldInfo>& fields) {
   Json list = Json::array();
-  for (const auto& field : fields) list.push_back({{"name", field.name}, {"table", field.table}, {"sum_pooling", field.sum_pooling}});
+  for (const auto& field : fields)
+    list.push_back({{"name", field.name}, {"table", field.table}, {"sum_pooling", field.sum_pooling}});
   return list;
 }
 
@@ -64,7 +65,8 @@ Json read_checked_json(const fs::path& file, int format_version, const std::stri
   if (!whole.is_object() || !whole.contains("format_version") || !whole["format_version"].is_number_integer())
     fail(ErrorKind::Data, file.string(), "damaged: no JSON with a format_version. {}", remedy);
   if (whole["format_version"] != format_version)
-    fail(ErrorKind::Data, file.string(), "found format version {}; this ektm reads version {}. {}", whole["format_version"].dump(), format_version, remedy);
+    fail(ErrorKind::Data, file.string(), "found format version {}; this ektm reads version {}. {}",
+         whole["format_version"].dump(), format_version, remedy);
   if (!whole.contains("content") || !whole.contains("checksum") || whole["checksum"] != checksum(whole["content"].dump()))
     fail(ErrorKind::Data, file.string(), "damaged: checksum mismatch. {}", remedy);
   return std::move(whole["content"]);
@@ -77,7 +79,9 @@ Json list_checked_files(const fs::path& folder) {
   std::sort(files.begin(), files.end());
   Json list = Json::array();
   for (const auto& file : files)
-    list.push_back({{"file", fs::relative(file, folder).generic_string()}, {"bytes", fs::file_size(file)}, {"checksum", checksum_file(file)}});
+    list.push_back({{"file", fs::relative(file, folder).generic_string()},
+                    {"bytes", fs::file_size(file)},
+                    {"checksum", checksum_file(file)}});
   return list;
 }
 

@@ -18,8 +18,8 @@ nlohmann::json read_checked_json(const std::filesystem::path& file, int format_v
 
 // The files below `folder` (relative paths, sorted) with bytes and checksum.
 nlohmann::json list_checked_files(const std::filesystem::path& folder);
-// Compares one entry of such a list with the file: Error Data "damaged" when absent, of another size or (with `verify`) of another
-// checksum.
+// Compares one entry of such a list with the file: Error Data "damaged" when absent, of another size or (with `verify`) of
+// another checksum.
 void check_file(const std::filesystem::path& folder, const nlohmann::json& entry, bool verify, const std::string& remedy);
 
 }  // namespace ektm

@@ -8,13 +8,17 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "data/arrow_check.h"
+#include "data/dataset.h"
+#include "data/dataset_info.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
 
 std::shared_ptr<arrow::Schema> part_schema(const DatasetInfo& info) {
   arrow::FieldVector fields;
-  auto add = [&](const std::string& name, std::shared_ptr<arrow::DataType> type) { fields.push_back(arrow::field(name, std::move(type), false)); };
+  auto add = [&](const std::string& name, std::shared_ptr<arrow::DataType> type) {
+    fields.push_back(arrow::field(name, std::move(type), false));
+  };
   auto add_list = [&](const std::string& name, const std::shared_ptr<arrow::DataType>& type, size_t width) {
     if (width > 0) add(name, arrow::fixed_size_list(arrow::field("item", type, false), static_cast<int32_t>(width)));
   };
@@ -75,8 +79,10 @@ struct DatasetWriter::State {
         Bag& to = pending.bags[k];
         const int64_t shift = static_cast<int64_t>(to.values.size()) - from.offsets[start];
         if (from.offsets[start + count] + shift > INT32_MAX)
-          fail(ErrorKind::Data, "feature " + info.bags[k].name, "the lists of {} rows hold more than 2 billion values. Lower max_length.", batch_rows);
-        to.values.insert(to.values.end(), from.values.begin() + from.offsets[start], from.values.begin() + from.offsets[start + count]);
+          fail(ErrorKind::Data, "feature " + info.bags[k].name,
+               "the lists of {} rows hold more than 2 billion values. Lower max_length.", batch_rows);
+        to.values.insert(to.values.end(), from.values.begin() + from.offsets[start],
+                         from.values.begin() + from.offsets[start + count]);
         for (int64_t i = start + 1; i <= start + count; ++i) to.offsets.push_back(static_cast<int32_t>(from.offsets[i] + shift));
       }
       pending.rows += count;
@@ -92,7 +98,9 @@ struct DatasetWriter::State {
 
   std::shared_ptr<arrow::Array> column(const arrow::Field& field, size_t& bag) const {
     const std::string& name = field.name();
-    auto list = [&](std::shared_ptr<arrow::Array> values) { return std::make_shared<arrow::FixedSizeListArray>(field.type(), pending.rows, values); };
+    auto list = [&](std::shared_ptr<arrow::Array> values) {
+      return std::make_shared<arrow::FixedSizeListArray>(field.type(), pending.rows, values);
+    };
     if (name == "ids") return list(primitive<arrow::Int32Type>(pending.ids));
     if (name == "numbers") return list(primitive<arrow::FloatType>(pending.numbers));
     if (name == "labels") return list(primitive<arrow::UInt8Type>(pending.labels));
@@ -101,7 +109,8 @@ struct DatasetWriter::State {
     if (name == "group") return primitive<arrow::UInt64Type>(pending.groups);
     if (name == "scenario") return primitive<arrow::Int32Type>(pending.scenarios);
     const Bag& from = pending.bags[bag++];
-    return std::make_shared<arrow::ListArray>(field.type(), pending.rows, arrow::Buffer::Wrap(from.offsets), primitive<arrow::Int32Type>(from.values));
+    return std::make_shared<arrow::ListArray>(field.type(), pending.rows, arrow::Buffer::Wrap(from.offsets),
+                                              primitive<arrow::Int32Type>(from.values));
   }
 
   void flush() {
@@ -142,11 +151,27 @@ struct DatasetWriter::State {
 DatasetWriter::DatasetWriter(fs::path folder, const DatasetInfo& info, int64_t part_bytes)
     : state_(std::make_unique<State>(std::move(folder), info, part_bytes)) {}
 DatasetWriter::~DatasetWriter() = default;
-void DatasetWriter::append(const Batch& batch) { state_->append(batch); }
+void DatasetWriter::append(const Batch& batch) {
+  state_->append(batch);
+}
 void DatasetWriter::finish() {
   state_->flush();
   state_->close_part();
 }
-int64_t DatasetWriter::rows() const { return state_->rows + state_->pending.rows; }
+int64_t DatasetWriter::rows() const {
+  return state_->rows + state_->pending.rows;
+}
+
+void write_manifest(const fs::path& dir, const DatasetInfo& info,
+                    const std::vector<std::pair<std::string, int64_t>>& split_rows) {
+  nlohmann::json splits = nlohmann::json::object(), files = nlohmann::json::array();
+  for (const auto& [name, rows] : split_rows) splits[name] = {{"rows", rows}, {"files", nlohmann::json::array()}};
+  for (const auto& entry : list_checked_files(dir)) {
+    const std::string folder = fs::path(entry["file"].get<std::string>()).begin()->string();
+    (splits.contains(folder) ? splits[folder]["files"] : files).push_back(entry);
+  }
+  write_checked_json(dir / "manifest.json", {{"dataset", to_json(info)}, {"splits", splits}, {"files", files}},
+                     kDatasetFormatVersion);
+}
 
 }  // namespace ektm

@@ -8,6 +8,9 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "data/batch.h"
 
@@ -32,5 +35,10 @@ class DatasetWriter {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Writes DIR/manifest.json, the last file of an encoded data set: `info`, the rows of each split (a folder of parts below `dir`),
+// and the checksum of every file that lies in `dir` by now.
+void write_manifest(const std::filesystem::path& dir, const DatasetInfo& info,
+                    const std::vector<std::pair<std::string, int64_t>>& split_rows);
 
 }  // namespace ektm

@@ -10,13 +10,14 @@ namespace {
 
 constexpr int64_t kMaxScenarios = 1000;
 
-// Values with at least `min_count` occurrences, the most frequent first; equally frequent ones by text, so that the order of the rows
-// has no influence.
+// Values with at least `min_count` occurrences, the most frequent first; equally frequent ones by text, so that the order of the
+// rows has no influence.
 Vocabulary select_values(const Vocabulary& seen, const std::vector<int64_t>& counts, int64_t min_count) {
   std::vector<int32_t> kept;
   for (int32_t i = 0; i < seen.size(); ++i)
     if (counts[i] >= min_count) kept.push_back(i);
-  std::sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return counts[a] != counts[b] ? counts[a] > counts[b] : seen.text(a) < seen.text(b); });
+  std::sort(kept.begin(), kept.end(),
+            [&](int32_t a, int32_t b) { return counts[a] != counts[b] ? counts[a] > counts[b] : seen.text(a) < seen.text(b); });
   Vocabulary vocabulary;
   for (int32_t i : kept) vocabulary.insert(seen.text(i));
   return vocabulary;
@@ -31,8 +32,9 @@ struct EncoderFitter::State {
     std::vector<int64_t> counts;
     int64_t min_count = 1;
 
-    int32_t index(std::string_view text, const CellPlace& place) {
-      const int32_t index = seen.insert(text);
+    int32_t index(std::string_view text, const CellPlace& place) { return index(text, hash64(text), place); }
+    int32_t index(std::string_view text, uint64_t hash, const CellPlace& place) {
+      const int32_t index = seen.insert(text, hash);
       if (index == static_cast<int32_t>(counts.size())) {
         check_id_text(text, place);
         counts.push_back(0);
@@ -41,14 +43,17 @@ struct EncoderFitter::State {
     }
   };
   struct FeatureState {
-    CellMemo<int32_t> id;                 // index into TableCounts, -1 = missing
+    CellMemo<int32_t> id;  // index into TableCounts, -1 = missing
     CellMemo<std::vector<int32_t>> list;
-    CellMemo<double> number;              // NaN = missing
+    CellMemo<double> number;  // NaN = missing
     std::unique_ptr<ScalingFitter> scaling;
     std::unique_ptr<QuantileSample> quantiles;
   };
 
-  explicit State(Schema schema) : set(std::make_unique<EncoderSet>(std::move(schema))), tables(set->tables.size()), features(set->schema().features.size()) {
+  explicit State(Schema schema)
+      : set(std::make_unique<EncoderSet>(std::move(schema))),
+        tables(set->tables.size()),
+        features(set->schema().features.size()) {
     for (size_t f = 0; f < features.size(); ++f) {
       const Feature& feature = set->schema().features[f];
       if (feature.kind != FeatureKind::Number) {
@@ -65,10 +70,16 @@ struct EncoderFitter::State {
     for (size_t f = 0; f < features.size(); ++f) {
       const Feature& feature = set->schema().features[f];
       switch (feature.kind) {
-        case FeatureKind::Id: add_ids(chunk, rows, f); break;
+        case FeatureKind::Id:
+          add_ids(chunk, rows, f);
+          break;
         case FeatureKind::Ids:
-        case FeatureKind::Sequence: add_lists(chunk, rows, f); break;
-        case FeatureKind::Number: add_numbers(chunk, rows, f); break;
+        case FeatureKind::Sequence:
+          add_lists(chunk, rows, f);
+          break;
+        case FeatureKind::Number:
+          add_numbers(chunk, rows, f);
+          break;
       }
     }
     if (!set->schema().scenario.empty()) add_scenarios(chunk, rows);
@@ -85,6 +96,15 @@ struct EncoderFitter::State {
     check_id_column(features[f].id.reader(), chunk, feature.column);
     if (feature.hash_buckets > 0) return;
     TableCounts& table = tables[set->slots[f].table];
+    if (!features[f].id.joined()) {
+      for (size_t start = 0; start < rows.size(); start += TextBlock::kMaxRows) {
+        const auto block = rows.subspan(start, std::min(TextBlock::kMaxRows, rows.size() - start));
+        texts.read(features[f].id.reader(), block, table.seen);
+        for (size_t i = 0; i < block.size(); ++i)
+          if (!texts.missing(i)) ++table.counts[table.index(texts.text(i), texts.hash(i), {chunk, feature.column, block[i]})];
+      }
+      return;
+    }
     for (int64_t row : rows) {
       const int32_t index = features[f].id.get(row, -1, [&](CellReader& reader, int64_t number, int32_t& value) {
         const Cell cell = reader.cell(number);
@@ -101,11 +121,13 @@ struct EncoderFitter::State {
     if (feature.hash_buckets > 0) return;
     TableCounts& table = tables[set->slots[f].table];
     for (int64_t row : rows) {
-      const auto& indices = features[f].list.get(row, no_values, [&](CellReader& reader, int64_t number, std::vector<int32_t>& value) {
-        reader.elements(number, feature.separator, elements);
-        value.clear();
-        for (const auto& text : kept_elements(elements, feature)) value.push_back(table.index(text, {chunk, feature.column, row}));
-      });
+      const auto& indices =
+          features[f].list.get(row, no_values, [&](CellReader& reader, int64_t number, std::vector<int32_t>& value) {
+            reader.elements(number, feature.separator, elements);
+            value.clear();
+            for (const auto& text : kept_elements(elements, feature))
+              value.push_back(table.index(text, {chunk, feature.column, row}));
+          });
       for (int32_t index : indices) ++table.counts[index];
     }
   }
@@ -115,9 +137,9 @@ struct EncoderFitter::State {
     FeatureState& state = features[f];
     begin(state.number, chunk, column);
     for (int64_t row : rows) {
-      const double value = state.number.get(row, std::numeric_limits<double>::quiet_NaN(), [&](CellReader& reader, int64_t number, double& out) {
-        out = decode_number(reader, number, {chunk, column, row});
-      });
+      const double value = state.number.get(
+          row, std::numeric_limits<double>::quiet_NaN(),
+          [&](CellReader& reader, int64_t number, double& out) { out = decode_number(reader, number, {chunk, column, row}); });
       if (std::isnan(value)) continue;
       if (state.scaling)
         state.scaling->add(value);
@@ -137,8 +159,10 @@ struct EncoderFitter::State {
       });
       if (index >= 0) ++scenarios.counts[index];
       if (scenarios.seen.size() > kMaxScenarios)
-        fail(ErrorKind::Data, chunk.where(row, column), "found more than {} different scenarios; expected few, since metrics are given for each. Name "
-             "a coarser column as `scenario` in the schema.", kMaxScenarios);
+        fail(ErrorKind::Data, chunk.where(row, column),
+             "found more than {} different scenarios; expected few, since metrics are given for each. Name "
+             "a coarser column as `scenario` in the schema.",
+             kMaxScenarios);
     }
   }
 
@@ -155,7 +179,8 @@ struct EncoderFitter::State {
       if (features[f].scaling) {
         const NumberScaling scaling = features[f].scaling->finish();
         if (!std::isfinite(scaling.shift) || !std::isfinite(scaling.scale))
-          fail(ErrorKind::Data, "column " + feature.column, "the numbers are so large that their spread overflows. Use normalize: log_standard or bins.");
+          fail(ErrorKind::Data, "column " + feature.column,
+               "the numbers are so large that their spread overflows. Use normalize: log_standard or bins.");
         set->scalings[slot.index] = scaling;
       }
     }
@@ -169,13 +194,18 @@ struct EncoderFitter::State {
   std::vector<FeatureState> features;
   CellMemo<int32_t> scenario;
   TableCounts scenarios;
+  TextBlock texts;
   std::vector<std::string> elements;
   const std::vector<int32_t> no_values;
 };
 
 EncoderFitter::EncoderFitter(Schema schema) : state_(std::make_unique<State>(std::move(schema))) {}
 EncoderFitter::~EncoderFitter() = default;
-void EncoderFitter::add(const RawChunk& chunk, std::span<const int64_t> rows) { state_->add(chunk, rows); }
-std::unique_ptr<EncoderSet> EncoderFitter::finish() { return state_->finish(); }
+void EncoderFitter::add(const RawChunk& chunk, std::span<const int64_t> rows) {
+  state_->add(chunk, rows);
+}
+std::unique_ptr<EncoderSet> EncoderFitter::finish() {
+  return state_->finish();
+}
 
 }  // namespace ektm

@@ -16,7 +16,9 @@ constexpr int kEncodersFormatVersion = 1;
 constexpr const char* kEncodersFile = "encoders.json";
 constexpr const char* kRemedy = "Run `ektm prepare` again, or take the folder from a backup.";
 
-std::string vocabulary_file(size_t table) { return fmt::format("vocabulary_{:03}.arrow", table); }
+std::string vocabulary_file(size_t table) {
+  return fmt::format("vocabulary_{:03}.arrow", table);
+}
 
 void add_once(std::vector<std::string>& names, const std::string& name) {
   if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
@@ -26,9 +28,12 @@ void add_once(std::vector<std::string>& names, const std::string& name) {
 
 int64_t TableEncoder::rows() const {
   switch (kind) {
-    case Kind::Vocabulary: return kFirstValueRow + vocabulary.size();
-    case Kind::Hash: return kFirstValueRow + hash_buckets;
-    case Kind::Bins: return kFirstValueRow + static_cast<int64_t>(edges.size()) + 1;
+    case Kind::Vocabulary:
+      return kFirstValueRow + vocabulary.size();
+    case Kind::Hash:
+      return kFirstValueRow + hash_buckets;
+    case Kind::Bins:
+      return kFirstValueRow + static_cast<int64_t>(edges.size()) + 1;
   }
   return 0;
 }
@@ -48,7 +53,9 @@ EncoderSet::EncoderSet(Schema schema) : schema_(std::move(schema)) {
       TableEncoder& added = tables.emplace_back();
       added.name = feature.table;
       added.hash_buckets = feature.hash_buckets;
-      added.kind = number ? TableEncoder::Kind::Bins : feature.hash_buckets > 0 ? TableEncoder::Kind::Hash : TableEncoder::Kind::Vocabulary;
+      added.kind = number                     ? TableEncoder::Kind::Bins
+                   : feature.hash_buckets > 0 ? TableEncoder::Kind::Hash
+                                              : TableEncoder::Kind::Vocabulary;
     }
     const bool bag = feature.kind == FeatureKind::Ids || feature.kind == FeatureKind::Sequence;
     auto& fields = bag ? info_.bags : info_.fields;
@@ -80,12 +87,17 @@ void EncoderSet::save(const fs::path& folder, const std::vector<fs::path>& side_
         json["vocabulary"] = vocabulary_file(t);
         write_vocabulary(tables[t].vocabulary, folder / vocabulary_file(t));
         break;
-      case TableEncoder::Kind::Hash: json["hash_buckets"] = tables[t].hash_buckets; break;
-      case TableEncoder::Kind::Bins: json["edges"] = tables[t].edges; break;
+      case TableEncoder::Kind::Hash:
+        json["hash_buckets"] = tables[t].hash_buckets;
+        break;
+      case TableEncoder::Kind::Bins:
+        json["edges"] = tables[t].edges;
+        break;
     }
     json_tables.push_back(json);
   }
-  for (const auto& scaling : scalings) json_scalings.push_back({{"log", scaling.log}, {"shift", scaling.shift}, {"scale", scaling.scale}});
+  for (const auto& scaling : scalings)
+    json_scalings.push_back({{"log", scaling.log}, {"shift", scaling.shift}, {"scale", scaling.scale}});
   for (size_t j = 0; j < side_tables.size(); ++j) {
     if (side_tables[j].empty()) {
       json_joins.push_back("");
@@ -94,13 +106,19 @@ void EncoderSet::save(const fs::path& folder, const std::vector<fs::path>& side_
     const std::string name = fmt::format("side_{}_{}", j, side_tables[j].filename().string());
     std::error_code code;
     fs::copy_file(side_tables[j], folder / name, code);
-    if (code) fail(ErrorKind::Io, (folder / name).string(), "cannot copy the side table {}: {}. Check the disk.", side_tables[j].string(), code.message());
+    if (code)
+      fail(ErrorKind::Io, (folder / name).string(), "cannot copy the side table {}: {}. Check the disk.", side_tables[j].string(),
+           code.message());
     json_joins.push_back(name);
   }
   Json files = list_checked_files(folder);
   write_checked_json(folder / kEncodersFile,
-                     {{"schema_hash", info_.schema_hash}, {"tables", json_tables}, {"scalings", json_scalings}, {"scenarios", info_.scenarios},
-                      {"side_tables", json_joins}, {"files", files}},
+                     {{"schema_hash", info_.schema_hash},
+                      {"tables", json_tables},
+                      {"scalings", json_scalings},
+                      {"scenarios", info_.scenarios},
+                      {"side_tables", json_joins},
+                      {"files", files}},
                      kEncodersFormatVersion);
 }
 
@@ -111,7 +129,8 @@ std::unique_ptr<EncoderSet> EncoderSet::load(const fs::path& dir) {
   try {
     for (const auto& entry : json.at("files")) check_file(folder, entry, true, kRemedy);
     if (json.at("schema_hash") != schema.hash())
-      fail(ErrorKind::Data, dir.string(), "encoders/ was made for the schema {}, but schema.yaml is {}: it was changed afterwards. {}",
+      fail(ErrorKind::Data, dir.string(),
+           "encoders/ was made for the schema {}, but schema.yaml is {}: it was changed afterwards. {}",
            json.at("schema_hash").get<std::string>(), schema.hash(), kRemedy);
     const Json& side_tables = json.at("side_tables");
     for (size_t j = 0; j < schema.joins.size(); ++j)
@@ -120,7 +139,8 @@ std::unique_ptr<EncoderSet> EncoderSet::load(const fs::path& dir) {
     for (size_t t = 0; t < set->tables.size(); ++t) {
       TableEncoder& table = set->tables[t];
       const Json& entry = json.at("tables").at(t);
-      if (table.kind == TableEncoder::Kind::Vocabulary) table.vocabulary = read_vocabulary(folder / entry.at("vocabulary").get<std::string>());
+      if (table.kind == TableEncoder::Kind::Vocabulary)
+        table.vocabulary = read_vocabulary(folder / entry.at("vocabulary").get<std::string>());
       if (table.kind == TableEncoder::Kind::Bins) entry.at("edges").get_to(table.edges);
     }
     for (size_t n = 0; n < set->scalings.size(); ++n) {
@@ -158,6 +178,8 @@ std::vector<std::string> other_columns(const Schema& schema) {
   return columns;
 }
 
-std::unique_ptr<Encoders> load_encoders(const fs::path& dir) { return EncoderSet::load(dir); }
+std::unique_ptr<Encoders> load_encoders(const fs::path& dir) {
+  return EncoderSet::load(dir);
+}
 
 }  // namespace ektm

@@ -15,7 +15,7 @@ namespace ektm {
 struct TableEncoder {
   enum class Kind { Vocabulary, Hash, Bins } kind = Kind::Vocabulary;
   std::string name;
-  Vocabulary vocabulary;      // in the order of rows; value i has row kFirstValueRow + i
+  Vocabulary vocabulary;  // in the order of rows; value i has row kFirstValueRow + i
   int64_t hash_buckets = 0;
   std::vector<double> edges;  // of bins
 
@@ -38,15 +38,16 @@ class EncoderSet : public Encoders {
   // Takes table rows and scenarios over into info(), once everything is fitted.
   void update_info();
 
-  // Writes encoders.json and the vocabularies into `folder`, and copies `side_tables` (aligned with schema().joins, "" = none) there.
+  // Writes encoders.json and the vocabularies into `folder`, and copies `side_tables` (aligned with schema().joins, "" = none)
+  // there.
   void save(const std::filesystem::path& folder, const std::vector<std::filesystem::path>& side_tables) const;
   // `dir` holds schema.yaml and encoders/. The joins then read the copied side tables.
   static std::unique_ptr<EncoderSet> load(const std::filesystem::path& dir);
 
-  std::vector<TableEncoder> tables;    // aligned with info().tables
-  std::vector<NumberScaling> scalings; // aligned with info().numbers
+  std::vector<TableEncoder> tables;     // aligned with info().tables
+  std::vector<NumberScaling> scalings;  // aligned with info().numbers
   Vocabulary scenarios;
-  std::vector<FeatureSlot> slots;      // aligned with schema().features
+  std::vector<FeatureSlot> slots;  // aligned with schema().features
 
  private:
   Schema schema_;
@@ -93,8 +94,8 @@ class RowEncoder {
   // `for_prediction`: columns of labels and roles may be absent from the chunk, which then has them with the type null.
   RowEncoder(const EncoderSet& encoders, bool for_prediction);
   ~RowEncoder();
-  // Replaces `batch` by the given rows of the chunk and adds to `counts`. Without its label a row is unobserved, without the weight
-  // column its weight is 1.
+  // Replaces `batch` by the given rows of the chunk and adds to `counts`. Without its label a row is unobserved, without the
+  // weight column its weight is 1.
   void encode(const RawChunk& chunk, std::span<const int64_t> rows, Batch& batch, EncodeCounts& counts);
 
  private:

@@ -104,7 +104,8 @@ double LeakCheck::auc(const Column& column, size_t task) const {
     categories = static_cast<int64_t>(edges.size()) + 1;
   }
   auto range = [&](int64_t r) {
-    return column.offsets.empty() ? std::pair<int64_t, int64_t>(r, r + 1) : std::pair<int64_t, int64_t>(column.offsets[r], column.offsets[r + 1]);
+    return column.offsets.empty() ? std::pair<int64_t, int64_t>(r, r + 1)
+                                  : std::pair<int64_t, int64_t>(column.offsets[r], column.offsets[r + 1]);
   };
   TargetMeans means(categories, fitted_positives / fitted);
   for_each(true, [&](int64_t r, bool label) {

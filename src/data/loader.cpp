@@ -128,8 +128,14 @@ struct Loader::State {
 
 Loader::Loader(const Dataset& dataset, LoaderConfig config) : state_(std::make_unique<State>(dataset, config)) {}
 Loader::~Loader() = default;
-void Loader::start_epoch(int64_t epoch, int64_t batch) { state_->start_epoch(epoch, batch); }
-const Batch* Loader::next() { return state_->next(); }
-int64_t Loader::batches_per_epoch() const { return state_->batches; }
+void Loader::start_epoch(int64_t epoch, int64_t batch) {
+  state_->start_epoch(epoch, batch);
+}
+const Batch* Loader::next() {
+  return state_->next();
+}
+int64_t Loader::batches_per_epoch() const {
+  return state_->batches;
+}
 
 }  // namespace ektm

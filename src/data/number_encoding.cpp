@@ -18,11 +18,15 @@ std::optional<double> parse_finite(std::string_view text) {
 
 namespace {
 
-double signed_log1p(double x) { return std::copysign(std::log1p(std::abs(x)), x); }
+double signed_log1p(double x) {
+  return std::copysign(std::log1p(std::abs(x)), x);
+}
 
 }  // namespace
 
-double NumberScaling::apply(double x) const { return ((log ? signed_log1p(x) : x) - shift) / scale; }
+double NumberScaling::apply(double x) const {
+  return ((log ? signed_log1p(x) : x) - shift) / scale;
+}
 
 ScalingFitter::ScalingFitter(const std::string& normalize)
     : log_(normalize == "log_standard"), minmax_(normalize == "minmax"), none_(normalize == "none") {}

@@ -39,8 +39,8 @@ class QuantileSample {
   static constexpr size_t kCapacity = 1'000'000;
   explicit QuantileSample(uint64_t seed) : rng_(seed) {}
   void add(double x);
-  // Upper edges of bins of equal frequency: bin b holds edges[b-1] < x <= edges[b], the last bin the rest; at most bins - 1 of them.
-  // Quantiles that fall together are one edge, so that no bin is empty.
+  // Upper edges of bins of equal frequency: bin b holds edges[b-1] < x <= edges[b], the last bin the rest; at most bins - 1 of
+  // them. Quantiles that fall together are one edge, so that no bin is empty.
   std::vector<double> edges(int64_t bins) const;
 
  private:

@@ -9,8 +9,6 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/random.h"
-#include "data/dataset.h"
-#include "data/dataset_info.h"
 #include "data/dataset_writer.h"
 #include "data/leak_check.h"
 
@@ -52,34 +50,44 @@ class Preparation {
   void check_arguments() const {
     if (config_.train.files.empty()) fail(ErrorKind::Config, "--train", "no file was given; expected at least one.");
     if (!schema().valid_from.empty() && !config_.valid.files.empty())
-      fail(ErrorKind::Config, "--valid", "the schema takes the validation rows from --{} (split.valid_from), so --valid cannot be given too. Remove one "
-           "of them.", schema().valid_from);
+      fail(ErrorKind::Config, "--valid",
+           "the schema takes the validation rows from --{} (split.valid_from), so --valid cannot be given too. Remove one "
+           "of them.",
+           schema().valid_from);
     if (schema().valid_from == "test" && config_.test.files.empty())
-      fail(ErrorKind::Config, "--test", "the schema takes the validation rows from --test (split.valid_from), but no test file was given. Give one.");
-    const std::pair<const char*, const RawInput*> inputs[] = {{"--train", &config_.train}, {"--valid", &config_.valid}, {"--test", &config_.test}};
+      fail(ErrorKind::Config, "--test",
+           "the schema takes the validation rows from --test (split.valid_from), but no test file was given. Give one.");
+    const std::pair<const char*, const RawInput*> inputs[] = {
+        {"--train", &config_.train}, {"--valid", &config_.valid}, {"--test", &config_.test}};
     std::vector<std::pair<const char*, fs::path>> seen;
     for (auto [option, input] : inputs)
       for (const auto& file : input->files) {
         std::error_code code;
         for (const auto& [other, path] : seen)
           if (fs::equivalent(file, path, code))
-            fail(ErrorKind::Config, option, "the file {} is also given to {}; each file once, so that no split sees the rows of another.", file, other);
+            fail(ErrorKind::Config, option,
+                 "the file {} is also given to {}; each file once, so that no split sees the rows of another.", file, other);
         seen.emplace_back(option, file);
       }
     const fs::path& output = config_.output;
     if (output.empty()) fail(ErrorKind::Config, "--output", "no folder was given.");
     std::error_code code;
     if (!fs::exists(output, code) || (fs::is_directory(output, code) && fs::is_empty(output, code))) return;
-    if (!fs::is_directory(output, code)) fail(ErrorKind::Config, "--output " + output.string(), "a file of this name exists; expected a new folder. Name another one.");
+    if (!fs::is_directory(output, code))
+      fail(ErrorKind::Config, "--output " + output.string(),
+           "a file of this name exists; expected a new folder. Name another one.");
     if (!fs::exists(output / "manifest.json") || !fs::exists(output / "encoders"))
-      fail(ErrorKind::Config, "--output " + output.string(), "the folder holds something else than an encoded data set, so it is not replaced. Name another folder.");
+      fail(ErrorKind::Config, "--output " + output.string(),
+           "the folder holds something else than an encoded data set, so it is not replaced. Name another folder.");
     if (!config_.force)
-      fail(ErrorKind::Config, "--output " + output.string(), "the folder holds an encoded data set. Use --force to replace it, or name another folder.");
+      fail(ErrorKind::Config, "--output " + output.string(),
+           "the folder holds an encoded data set. Use --force to replace it, or name another folder.");
   }
 
   // Chunks of `input` with the numbers of those rows that go to the second split (`valid_from`) and of the others.
   template <class Use>
-  void for_each_chunk(const std::string& title, const RawInput& input, const std::string& name, const std::vector<std::string>& columns, const Use& use) {
+  void for_each_chunk(const std::string& title, const RawInput& input, const std::string& name,
+                      const std::vector<std::string>& columns, const Use& use) {
     RawReader::Options options;
     options.join_folders = join_folders_;
     RawReader reader(input, schema(), columns, options);
@@ -91,7 +99,8 @@ class Preparation {
     while (reader.next(chunk)) {
       first.clear();
       second.clear();
-      for (int64_t row = 0; row < chunk.rows(); ++row, ++row_number) (divides && goes_to_valid(row_number) ? second : first).push_back(row);
+      for (int64_t row = 0; row < chunk.rows(); ++row, ++row_number)
+        (divides && goes_to_valid(row_number) ? second : first).push_back(row);
       use(chunk, first, second);
       progress.update(reader.read_bytes());
     }
@@ -109,11 +118,10 @@ class Preparation {
     std::vector<std::string> columns = feature_columns(schema());
     const std::string& scenario = schema().scenario;
     if (!scenario.empty() && std::find(columns.begin(), columns.end(), scenario) == columns.end()) columns.push_back(scenario);
-    for_each_chunk("fit encoders ", config_.train, "train", columns,
-                   [&](const RawChunk& chunk, const auto& rows, const auto&) {
-                     fitter.add(chunk, rows);
-                     train_rows_ += static_cast<int64_t>(rows.size());
-                   });
+    for_each_chunk("fit encoders ", config_.train, "train", columns, [&](const RawChunk& chunk, const auto& rows, const auto&) {
+      fitter.add(chunk, rows);
+      train_rows_ += static_cast<int64_t>(rows.size());
+    });
     check_rows("train", train_rows_, config_.train);
     encoders_ = fitter.finish();
   }
@@ -154,12 +162,14 @@ class Preparation {
 
   void sort_splits() {
     auto rank = [](const std::string& name) { return name == "train" ? 0 : name == "valid" ? 1 : 2; };
-    std::sort(summary_.splits.begin(), summary_.splits.end(), [&](const auto& a, const auto& b) { return rank(a.name) < rank(b.name); });
+    std::sort(summary_.splits.begin(), summary_.splits.end(),
+              [&](const auto& a, const auto& b) { return rank(a.name) < rank(b.name); });
   }
 
   void check_rows(const std::string& split, int64_t rows, const RawInput& input) const {
     if (rows == 0)
-      fail(ErrorKind::Data, fmt::format("{}", fmt::join(input.files, ", ")), "the {} split has no row; expected at least one. Check the files{}.", split,
+      fail(ErrorKind::Data, fmt::format("{}", fmt::join(input.files, ", ")),
+           "the {} split has no row; expected at least one. Check the files{}.", split,
            schema().valid_from.empty() ? "" : ", and split.valid_fraction in the schema");
   }
 
@@ -168,10 +178,13 @@ class Preparation {
       const EncodeCounts::Task& task = counts.tasks[t];
       const Task& spec = schema().tasks[t];
       if (task.positives > 0) continue;
-      std::string remedy = task.orphans > 0 ? fmt::format("{} rows have the label, but not the event '{}' before it: is `after` right?", task.orphans, spec.after)
-                                            : "Check the label expression and the data, or remove the task.";
-      fail(ErrorKind::Data, "task " + spec.name, "no positive among its {} observed training rows (label: {}); expected at least one. {}", task.observed,
-           spec.label, remedy);
+      std::string remedy = task.orphans > 0
+                               ? fmt::format("{} rows have the label, but not the event '{}' before it: is `after` right?",
+                                             task.orphans, spec.after)
+                               : "Check the label expression and the data, or remove the task.";
+      fail(ErrorKind::Data, "task " + spec.name,
+           "no positive among its {} observed training rows (label: {}); expected at least one. {}", task.observed, spec.label,
+           remedy);
     }
   }
 
@@ -180,11 +193,15 @@ class Preparation {
     if (leaks.empty()) return;
     std::vector<std::string> lines;
     for (const auto& leak : leaks) {
-      const auto feature = std::find_if(schema().features.begin(), schema().features.end(), [&](const Feature& f) { return f.name == leak.feature; });
-      lines.push_back(fmt::format("feature {} (column {}) alone ranks the task {} with AUC {:.4f}", leak.feature, feature->column, leak.task, leak.auc));
+      const auto feature = std::find_if(schema().features.begin(), schema().features.end(),
+                                        [&](const Feature& f) { return f.name == leak.feature; });
+      lines.push_back(fmt::format("feature {} (column {}) alone ranks the task {} with AUC {:.4f}", leak.feature, feature->column,
+                                  leak.task, leak.auc));
     }
-    fail(ErrorKind::Data, config_.schema.string(), "{}; expected at most {}: such a column gives the label away, often because it is known only after "
-         "the event. Remove it from the features, or set allow_leak: true.", fmt::join(lines, "; "), LeakCheck::kMaxAuc);
+    fail(ErrorKind::Data, config_.schema.string(),
+         "{}; expected at most {}: such a column gives the label away, often because it is known only after "
+         "the event. Remove it from the features, or set allow_leak: true.",
+         fmt::join(lines, "; "), LeakCheck::kMaxAuc);
   }
 
   // As RawReader finds it; empty when it is not there (then no needed column comes from it).
@@ -202,15 +219,9 @@ class Preparation {
     encoders_->save(staging_ / "encoders", side_tables);
     write_file_atomic(staging_ / "schema.yaml", schema().text);
     write_file_atomic(staging_ / "summary.json", summary_.to_json().dump(1) + "\n");
-    Json splits = Json::object(), files = Json::array();
-    for (const auto& split : summary_.splits) splits[split.name] = {{"rows", split.counts.rows}, {"files", Json::array()}};
-    for (const auto& entry : list_checked_files(staging_)) {
-      const std::string folder = fs::path(entry["file"].get<std::string>()).begin()->string();
-      (splits.contains(folder) ? splits[folder]["files"] : files).push_back(entry);
-    }
-    write_checked_json(staging_ / "manifest.json",
-                       {{"dataset", to_json(summary_.info)}, {"schema_hash", summary_.info.schema_hash}, {"splits", splits}, {"files", files}},
-                       kDatasetFormatVersion);
+    std::vector<std::pair<std::string, int64_t>> split_rows;
+    for (const auto& split : summary_.splits) split_rows.emplace_back(split.name, split.counts.rows);
+    write_manifest(staging_, summary_.info, split_rows);
   }
 
   const PrepareConfig& config_;
@@ -230,26 +241,36 @@ Json PrepareSummary::to_json() const {
     Json tasks = Json::array(), fields = Json::array();
     for (size_t t = 0; t < split.counts.tasks.size(); ++t) {
       const auto& task = split.counts.tasks[t];
-      tasks.push_back({{"task", schema.tasks[t].name}, {"observed", task.observed}, {"positives", task.positives},
+      tasks.push_back({{"task", schema.tasks[t].name},
+                       {"observed", task.observed},
+                       {"positives", task.positives},
                        {"positives_without_after_event", task.orphans}});
     }
     for (size_t f = 0; f < split.counts.fields.size(); ++f) {
       const auto& field = split.counts.fields[f];
-      fields.push_back({{"feature", schema.features[f].name}, {"values", field.values}, {"unseen_or_rare", field.unseen}, {"missing", field.missing}});
+      fields.push_back({{"feature", schema.features[f].name},
+                        {"values", field.values},
+                        {"unseen_or_rare", field.unseen},
+                        {"missing", field.missing}});
     }
     json_splits.push_back({{"split", split.name}, {"rows", split.counts.rows}, {"tasks", tasks}, {"features", fields}});
   }
   for (const auto& input : inputs) {
     Json unmatched = Json::array();
     for (size_t j = 0; j < input.unmatched.size(); ++j)
-      unmatched.push_back({{"file", schema.joins[j].file}, {"key", schema.joins[j].key}, {"rows_without_match", input.unmatched[j]}});
-    json_inputs.push_back({{"input", input.name}, {"rows", input.rows}, {"bad_rows_skipped", input.bad_rows}, {"joins", unmatched}});
+      unmatched.push_back(
+          {{"file", schema.joins[j].file}, {"key", schema.joins[j].key}, {"rows_without_match", input.unmatched[j]}});
+    json_inputs.push_back(
+        {{"input", input.name}, {"rows", input.rows}, {"bad_rows_skipped", input.bad_rows}, {"joins", unmatched}});
   }
   for (size_t f = 0; f < schema.features.size(); ++f)
-    json_features.push_back({{"feature", schema.features[f].name}, {"kind", to_string(schema.features[f].kind)}, {"table_rows", feature_rows[f]}});
+    json_features.push_back(
+        {{"feature", schema.features[f].name}, {"kind", to_string(schema.features[f].kind)}, {"table_rows", feature_rows[f]}});
   return {{"splits", json_splits}, {"inputs", json_inputs}, {"features", json_features}};
 }
 
-PrepareSummary prepare(const PrepareConfig& config) { return Preparation(config).run(); }
+PrepareSummary prepare(const PrepareConfig& config) {
+  return Preparation(config).run();
+}
 
 }  // namespace ektm

@@ -91,7 +91,11 @@ struct RowEncoder::State {
   };
 
   State(const EncoderSet& set_in, bool for_prediction_in)
-      : set(set_in), schema(set_in.schema()), for_prediction(for_prediction_in), features(schema.features.size()), labels(schema) {}
+      : set(set_in),
+        schema(set_in.schema()),
+        for_prediction(for_prediction_in),
+        features(schema.features.size()),
+        labels(schema) {}
 
   template <class Value>
   void begin(CellMemo<Value>& memo, const RawChunk& chunk, const std::string& column) {
@@ -128,9 +132,15 @@ struct RowEncoder::State {
       const auto block = rows.subspan(start, std::min<size_t>(kBlockRows, count - start));
       for (size_t f = 0; f < features.size(); ++f) {
         switch (set.slots[f].kind) {
-          case FeatureSlot::Kind::Field: encode_field(chunk, block, f, &batch.ids[start * info.fields.size()], counts.fields[f]); break;
-          case FeatureSlot::Kind::Bag: encode_bag(chunk, block, f, batch.bags[set.slots[f].index], counts.fields[f]); break;
-          case FeatureSlot::Kind::Number: encode_number(chunk, block, f, &batch.numbers[start * info.numbers.size()], counts.fields[f]); break;
+          case FeatureSlot::Kind::Field:
+            encode_field(chunk, block, f, &batch.ids[start * info.fields.size()], counts.fields[f]);
+            break;
+          case FeatureSlot::Kind::Bag:
+            encode_bag(chunk, block, f, batch.bags[set.slots[f].index], counts.fields[f]);
+            break;
+          case FeatureSlot::Kind::Number:
+            encode_number(chunk, block, f, &batch.numbers[start * info.numbers.size()], counts.fields[f]);
+            break;
         }
       }
       for (size_t i = 0; i < block.size(); ++i) {
@@ -164,12 +174,12 @@ struct RowEncoder::State {
     }
   }
 
-  static int32_t row_of_text(const TableEncoder& table, std::string_view text, const CellPlace& place) {
+  static int32_t row_of_text(const TableEncoder& table, std::string_view text, uint64_t hash, const CellPlace& place) {
     if (table.kind == TableEncoder::Kind::Hash) {
       check_id_text(text, place);
-      return kFirstValueRow + static_cast<int32_t>(hash64(text) % static_cast<uint64_t>(table.hash_buckets));
+      return kFirstValueRow + static_cast<int32_t>(hash % static_cast<uint64_t>(table.hash_buckets));
     }
-    const int32_t index = table.vocabulary.find(text);
+    const int32_t index = table.vocabulary.find(text, hash);
     if (index >= 0) return kFirstValueRow + index;
     check_id_text(text, place);
     return kOovRow;
@@ -182,6 +192,22 @@ struct RowEncoder::State {
     const TableEncoder& table = set.tables[slot.table];
     const size_t width = set.info().fields.size();
     ids += slot.index;
+    auto put = [&](size_t i, int32_t id) {
+      ids[i * width] = id;
+      counted.missing += id == kMissingRow;
+      counted.unseen += id == kOovRow;
+    };
+    counted.values += static_cast<int64_t>(block.size());
+    if (table.kind != TableEncoder::Kind::Bins && !features[f].id.joined()) {
+      for (size_t start = 0; start < block.size(); start += TextBlock::kMaxRows) {
+        const auto part = block.subspan(start, std::min(TextBlock::kMaxRows, block.size() - start));
+        texts.read(features[f].id.reader(), part, table.vocabulary);
+        for (size_t i = 0; i < part.size(); ++i)
+          put(start + i, texts.missing(i) ? kMissingRow
+                                          : row_of_text(table, texts.text(i), texts.hash(i), {chunk, feature.column, part[i]}));
+      }
+      return;
+    }
     for (size_t i = 0; i < block.size(); ++i) {
       const int64_t row = block[i];
       const int32_t id = features[f].id.get(row, kMissingRow, [&](CellReader& reader, int64_t number, int32_t& value) {
@@ -191,25 +217,24 @@ struct RowEncoder::State {
           value = std::isnan(x) ? kMissingRow : kFirstValueRow + bin_of(table.edges, x);
         } else {
           const Cell cell = reader.cell(number);
-          value = cell.missing ? kMissingRow : row_of_text(table, cell.text, place);
+          value = cell.missing ? kMissingRow : row_of_text(table, cell.text, hash64(cell.text), place);
         }
       });
-      ids[i * width] = id;
-      counted.missing += id == kMissingRow;
-      counted.unseen += id == kOovRow;
+      put(i, id);
     }
-    counted.values += static_cast<int64_t>(block.size());
   }
 
   void encode_bag(const RawChunk& chunk, std::span<const int64_t> block, size_t f, Bag& bag, EncodeCounts::Field& counted) {
     const Feature& feature = schema.features[f];
     const TableEncoder& table = set.tables[set.slots[f].table];
     for (int64_t row : block) {
-      const auto& ids = features[f].list.get(row, no_values, [&](CellReader& reader, int64_t number, std::vector<int32_t>& value) {
-        reader.elements(number, feature.separator, elements);
-        value.clear();
-        for (const auto& text : kept_elements(elements, feature)) value.push_back(row_of_text(table, text, {chunk, feature.column, row}));
-      });
+      const auto& ids =
+          features[f].list.get(row, no_values, [&](CellReader& reader, int64_t number, std::vector<int32_t>& value) {
+            reader.elements(number, feature.separator, elements);
+            value.clear();
+            for (const auto& text : kept_elements(elements, feature))
+              value.push_back(row_of_text(table, text, hash64(text), {chunk, feature.column, row}));
+          });
       if (ids.empty()) {
         bag.values.push_back(kMissingRow);
         ++counted.missing;
@@ -223,7 +248,8 @@ struct RowEncoder::State {
   }
 
   // numbers: [rows of the block, N].
-  void encode_number(const RawChunk& chunk, std::span<const int64_t> block, size_t f, float* numbers, EncodeCounts::Field& counted) {
+  void encode_number(const RawChunk& chunk, std::span<const int64_t> block, size_t f, float* numbers,
+                     EncodeCounts::Field& counted) {
     const Feature& feature = schema.features[f];
     const FeatureSlot& slot = set.slots[f];
     const NumberScaling& scaling = set.scalings[slot.index];
@@ -236,10 +262,13 @@ struct RowEncoder::State {
         const CellPlace place{chunk, feature.column, row};
         const double raw = decode_number(reader, number, place);
         value = static_cast<float>(scaling.apply(raw));
-        if (std::isnan(raw)) value = kMissing;
+        if (std::isnan(raw))
+          value = kMissing;
         else if (!std::isfinite(value))
-          fail(ErrorKind::Data, place.where(), "found {}, which is {} after normalisation; expected a number that a 32-bit float can hold. Use "
-               "normalize: log_standard or bins, or correct the data.", raw, scaling.apply(raw));
+          fail(ErrorKind::Data, place.where(),
+               "found {}, which is {} after normalisation; expected a number that a 32-bit float can hold. Use "
+               "normalize: log_standard or bins, or correct the data.",
+               raw, scaling.apply(raw));
       });
       numbers[i * width] = std::isnan(x) ? 0 : x;
       counted.missing += std::isnan(x);
@@ -260,9 +289,11 @@ struct RowEncoder::State {
       const std::optional<double> x = cell.missing ? std::nullopt : parse_finite(cell.text);
       out = x && *x >= 0 ? static_cast<float>(*x) : kMissing;
       if (!cell.missing && !std::isfinite(out))
-        fail(ErrorKind::Data, place.where(), "found the weight '{}'; expected a finite number of at least 0. Correct the data.", cell.text);
+        fail(ErrorKind::Data, place.where(), "found the weight '{}'; expected a finite number of at least 0. Correct the data.",
+             cell.text);
     });
-    if (std::isnan(value)) fail(ErrorKind::Data, place.where(), "the weight is missing; expected a number of at least 0. Correct the data.");
+    if (std::isnan(value))
+      fail(ErrorKind::Data, place.where(), "the weight is missing; expected a number of at least 0. Correct the data.");
     return value;
   }
 
@@ -290,11 +321,13 @@ struct RowEncoder::State {
   CellMemo<float> weight;
   CellMemo<uint64_t> group;
   CellMemo<int32_t> scenario;
+  TextBlock texts;
   std::vector<std::string> elements;
   const std::vector<int32_t> no_values;
 };
 
-RowEncoder::RowEncoder(const EncoderSet& encoders, bool for_prediction) : state_(std::make_unique<State>(encoders, for_prediction)) {}
+RowEncoder::RowEncoder(const EncoderSet& encoders, bool for_prediction)
+    : state_(std::make_unique<State>(encoders, for_prediction)) {}
 RowEncoder::~RowEncoder() = default;
 void RowEncoder::encode(const RawChunk& chunk, std::span<const int64_t> rows, Batch& batch, EncodeCounts& counts) {
   state_->encode(chunk, rows, batch, counts);

@@ -5,15 +5,16 @@
 #include <arrow/ipc/api.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
-#include "base/hash.h"
 #include "data/arrow_check.h"
 
 namespace ektm {
 namespace {
 
-constexpr int64_t kMaxTexts = 2'000'000'000;  // rows of a table are int32
+constexpr int64_t kMaxTexts = 2'000'000'000;                                // rows of a table are int32
+constexpr uint64_t kMaxTextBytes = 1 << 24, kMaxBytes = uint64_t{1} << 40;  // fields of Slot
 constexpr int64_t kTextsPerBatch = 1 << 16;
 constexpr const char* kDamaged = "the vocabulary is damaged: run `ektm prepare` again, or take the folder from a backup";
 
@@ -24,20 +25,24 @@ size_t Vocabulary::probe(std::string_view text, uint64_t hash) const {
   const uint32_t tag = static_cast<uint32_t>(hash >> 32);
   for (size_t at = hash & mask;; at = (at + 1) & mask) {
     const Slot& slot = slots_[at];
-    if (slot.index < 0 || (slot.tag == tag && this->text(slot.index) == text)) return at;
+    if (slot.index < 0) return at;
+    if (slot.tag == tag && slot.length == text.size() && std::memcmp(bytes_.data() + slot.start, text.data(), text.size()) == 0)
+      return at;
   }
 }
 
-int32_t Vocabulary::find(std::string_view text) const { return slots_.empty() ? -1 : slots_[probe(text, hash64(text))].index; }
-
-int32_t Vocabulary::insert(std::string_view text) {
+int32_t Vocabulary::insert(std::string_view text, uint64_t hash) {
   if (2 * ends_.size() >= slots_.size()) grow();
-  const uint64_t hash = hash64(text);
   Slot& slot = slots_[probe(text, hash)];
   if (slot.index < 0) {
     if (size() >= kMaxTexts)
       fail(ErrorKind::Data, "vocabulary", "found more than {} different values; use hash_buckets for this feature.", kMaxTexts);
-    slot = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(size())};
+    if (text.size() >= kMaxTextBytes || bytes_.size() + text.size() >= kMaxBytes)
+      fail(ErrorKind::Data, "vocabulary",
+           "found a value of {} bytes among {} bytes in all; expected less than {} and {}. Use hash_buckets for this "
+           "feature.",
+           text.size(), bytes_.size(), kMaxTextBytes, kMaxBytes);
+    slot = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(size()), bytes_.size(), text.size()};
     bytes_ += text;
     ends_.push_back(bytes_.size());
   }
@@ -45,13 +50,14 @@ int32_t Vocabulary::insert(std::string_view text) {
 }
 
 void Vocabulary::grow() {
-  slots_.assign(std::max<size_t>(64, 2 * slots_.size()), Slot{});
+  std::vector<Slot> old(std::max<size_t>(64, 2 * slots_.size()));
+  old.swap(slots_);
   const size_t mask = slots_.size() - 1;
-  for (int64_t i = 0; i < size(); ++i) {
-    const uint64_t hash = hash64(text(i));
-    size_t at = hash & mask;
+  for (const Slot& slot : old) {
+    if (slot.index < 0) continue;
+    size_t at = hash64({bytes_.data() + slot.start, slot.length}) & mask;
     while (slots_[at].index >= 0) at = (at + 1) & mask;
-    slots_[at] = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(i)};
+    slots_[at] = slot;
   }
 }
 
@@ -64,7 +70,8 @@ void write_vocabulary(const Vocabulary& vocabulary, const std::filesystem::path&
     arrow::StringBuilder values;
     const int64_t end = std::min(start + kTextsPerBatch, vocabulary.size());
     for (int64_t i = start; i < end; ++i) checked_io(values.Append(vocabulary.text(i)), where);
-    checked_io(writer->WriteRecordBatch(*arrow::RecordBatch::Make(schema, end - start, {checked_io(values.Finish(), where)})), where);
+    checked_io(writer->WriteRecordBatch(*arrow::RecordBatch::Make(schema, end - start, {checked_io(values.Finish(), where)})),
+               where);
   }
   checked_io(writer->Close(), where);
   checked_io(sink->Close(), where);
@@ -77,11 +84,13 @@ Vocabulary read_vocabulary(const std::filesystem::path& file) {
   Vocabulary vocabulary;
   for (int b = 0; b < reader->num_record_batches(); ++b) {
     auto batch = checked_data(reader->ReadRecordBatch(b), where, kDamaged);
-    if (batch->num_columns() != 1 || batch->column(0)->type_id() != arrow::Type::STRING) fail(ErrorKind::Data, where, "{}.", kDamaged);
+    if (batch->num_columns() != 1 || batch->column(0)->type_id() != arrow::Type::STRING)
+      fail(ErrorKind::Data, where, "{}.", kDamaged);
     checked_data(batch->column(0)->ValidateFull(), where, kDamaged);
     const auto& values = static_cast<const arrow::StringArray&>(*batch->column(0));
     for (int64_t i = 0; i < values.length(); ++i)
-      if (vocabulary.insert(values.GetView(i)) != vocabulary.size() - 1) fail(ErrorKind::Data, where, "{} (a value stands there twice).", kDamaged);
+      if (vocabulary.insert(values.GetView(i)) != vocabulary.size() - 1)
+        fail(ErrorKind::Data, where, "{} (a value stands there twice).", kDamaged);
   }
   return vocabulary;
 }
