@@ -45,7 +45,7 @@ TEST_F(Safetensors, RoundTripIsBitForBit) {
 
 TEST_F(Safetensors, EveryFlippedByteOfTheTensorsIsNoticed) {
   const std::string bytes = read_file(file_);
-  for (size_t at = bytes.size() - 100; at < bytes.size(); at += 7) {
+  for (size_t at = bytes.size() - 90; at < bytes.size(); at += 7) {
     std::string damaged = bytes;
     damaged[at] ^= 1;
     EXPECT_NE(error_of(damaged).find("checksum does not match"), std::string::npos) << at;
@@ -59,7 +59,7 @@ TEST_F(Safetensors, EveryTruncationIsAnError) {
 
 TEST_F(Safetensors, FlippedBytesOfTheHeaderNeverCrash) {
   const std::string bytes = read_file(file_);
-  for (size_t at = 0; at < bytes.size() - 100; ++at) {
+  for (size_t at = 0; at < bytes.size() - 96; ++at) {
     std::string damaged = bytes;
     damaged[at] ^= 4;
     error_of(damaged);  // an Error or, where the header's meaning did not change, none
