@@ -67,61 +67,85 @@ void LeakCheck::add(const Batch& batch) {
   }
 }
 
-std::vector<Leak> LeakCheck::find() const {
-  std::vector<Leak> leaks;
+template <class Use>
+void LeakCheck::for_each(bool fitting, size_t task, const Use& use) const {
   const size_t tasks = info_.tasks.size();
-  for (size_t t = 0; t < tasks; ++t) {
+  for (int64_t r = 0; r < rows_; ++r)
+    if (fitting_[r] == fitting && observed_[r * tasks + task]) use(r, labels_[r * tasks + task] != 0);
+}
+
+std::vector<Leak> LeakCheck::find() const {
+  std::vector<size_t> checked;  // tasks
+  for (size_t t = 0; t < info_.tasks.size(); ++t) {
     int64_t positives = 0, negatives = 0;
-    for (int64_t r = 0; r < rows_; ++r)
-      if (observed_[r * tasks + t]) ++(labels_[r * tasks + t] ? positives : negatives);
-    if (positives < kMinRows || negatives < kMinRows) continue;
-    for (const auto& column : columns_)
-      if (const double found = auc(column, t); found > kMaxAuc) leaks.push_back({column.name, info_.tasks[t].name, found});
+    for (bool fitting : {false, true}) for_each(fitting, t, [&](int64_t, bool label) { ++(label ? positives : negatives); });
+    if (positives >= kMinRows && negatives >= kMinRows) checked.push_back(t);
+  }
+  std::vector<Leak> leaks;
+  for (const auto& column : columns_) {
+    const Categories categories = categories_of(column);
+    for (size_t t : checked)
+      if (const double found = auc(column, categories, t); found > kMaxAuc)
+        leaks.push_back({column.name, info_.tasks[t].name, found});
   }
   return leaks;
 }
 
-double LeakCheck::auc(const Column& column, size_t task) const {
-  const size_t tasks = info_.tasks.size();
-  auto for_each = [&](bool fitting, const auto& use) {
-    for (int64_t r = 0; r < rows_; ++r)
-      if (fitting_[r] == fitting && observed_[r * tasks + task]) use(r, labels_[r * tasks + task] != 0);
-  };
-  double fitted = 0, fitted_positives = 0;
-  for_each(true, [&](int64_t, bool label) { ++fitted, fitted_positives += label; });
-  if (fitted == 0) return 0.5;
-
-  // Categories of row r: values[first .. last).
-  std::vector<int32_t> binned;
-  const int32_t* values = column.values.data();
-  int64_t categories = column.table_rows;
+LeakCheck::Categories LeakCheck::categories_of(const Column& column) const {
+  Categories categories;
   if (!column.numbers.empty()) {
     QuantileSample sample(0);
-    for_each(true, [&](int64_t r, bool) { sample.add(column.numbers[r]); });
+    for (int64_t r = 0; r < rows_; ++r)
+      if (fitting_[r]) sample.add(column.numbers[r]);
     const std::vector<double> edges = sample.edges(kQuantiles);
-    for (float x : column.numbers) binned.push_back(bin_of(edges, x));
-    values = binned.data();
-    categories = static_cast<int64_t>(edges.size()) + 1;
+    for (float x : column.numbers) categories.values.push_back(bin_of(edges, x));
+    categories.count = static_cast<int64_t>(edges.size()) + 1;
+    return categories;
   }
+  categories.values = column.values;
+  categories.count = column.table_rows;
+  if (categories.count > static_cast<int64_t>(categories.values.size())) {
+    std::vector<int32_t> known = column.values;
+    std::sort(known.begin(), known.end());
+    known.erase(std::unique(known.begin(), known.end()), known.end());
+    for (auto& value : categories.values)
+      value = static_cast<int32_t>(std::lower_bound(known.begin(), known.end(), value) - known.begin());
+    categories.count = static_cast<int64_t>(known.size());
+  }
+  return categories;
+}
+
+double LeakCheck::auc(const Column& column, const Categories& categories, size_t task) const {
+  const auto& values = categories.values;
   auto range = [&](int64_t r) {
     return column.offsets.empty() ? std::pair<int64_t, int64_t>(r, r + 1)
                                   : std::pair<int64_t, int64_t>(column.offsets[r], column.offsets[r + 1]);
   };
-  TargetMeans means(categories, fitted_positives / fitted);
-  for_each(true, [&](int64_t r, bool label) {
+  double fitted = 0, fitted_positives = 0;
+  for_each(true, task, [&](int64_t, bool label) { ++fitted, fitted_positives += label; });
+  if (fitted == 0) return 0.5;
+  TargetMeans means(categories.count, fitted_positives / fitted);
+  for_each(true, task, [&](int64_t r, bool label) {
     for (auto [i, last] = range(r); i < last; ++i) means.add(values[i], label);
   });
-  std::vector<std::pair<double, bool>> scored;
-  for_each(false, [&](int64_t r, bool label) {
-    auto [first, last] = range(r);
-    double sum = 0;
-    for (int64_t i = first; i < last; ++i) sum += means[values[i]];
-    scored.emplace_back(sum / static_cast<double>(last - first), label);
-  });
+
+  std::vector<ScoredRows> scored;
+  if (column.offsets.empty()) {  // rows of one category have one score
+    scored.resize(categories.count);
+    for (int64_t c = 0; c < categories.count; ++c) scored[c].score = means[c];
+    for_each(false, task, [&](int64_t r, bool label) { ++(label ? scored[values[r]].positives : scored[values[r]].negatives); });
+  } else {
+    for_each(false, task, [&](int64_t r, bool label) {
+      const auto [first, last] = range(r);
+      double sum = 0;
+      for (int64_t i = first; i < last; ++i) sum += means[values[i]];
+      scored.push_back({sum / static_cast<double>(last - first), label, !label});
+    });
+  }
   double best = tie_aware_auc(scored).value_or(0.5);
   if (!column.numbers.empty()) {
     scored.clear();
-    for_each(false, [&](int64_t r, bool label) { scored.emplace_back(column.numbers[r], label); });
+    for_each(false, task, [&](int64_t r, bool label) { scored.push_back({column.numbers[r], label, !label}); });
     const double by_value = tie_aware_auc(scored).value_or(0.5);
     best = std::max({best, by_value, 1 - by_value});
   }

@@ -31,7 +31,16 @@ class LeakCheck {
     std::vector<float> numbers;
     int64_t table_rows = 0;
   };
-  double auc(const Column& column, size_t task) const;
+  // The values of a column as categories 0 .. count-1, no more of them than there are values in the sample.
+  struct Categories {
+    std::vector<int32_t> values;
+    int64_t count = 0;
+  };
+  Categories categories_of(const Column& column) const;
+  double auc(const Column& column, const Categories& categories, size_t task) const;
+  // Calls use(row, label) for the sampled rows of one half where the task is observed.
+  template <class Use>
+  void for_each(bool fitting, size_t task, const Use& use) const;
 
   const DatasetInfo info_;
   double share_;

@@ -204,13 +204,14 @@ class Preparation {
          fmt::join(lines, "; "), LeakCheck::kMaxAuc);
   }
 
-  // As RawReader finds it; empty when it is not there (then no needed column comes from it).
+  // Empty when it is not there: then no needed column comes from it, or the reader would have stopped.
   fs::path side_table(const Join& join) const {
-    std::vector<fs::path> folders = {schema().folder};
-    folders.insert(folders.end(), join_folders_.begin(), join_folders_.end());
-    for (const auto& folder : folders)
-      if (std::error_code code; fs::is_regular_file(folder / join.file, code)) return folder / join.file;
-    return {};
+    try {
+      return find_side_file(join, schema(), join_folders_);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::Io) throw;
+      return {};
+    }
   }
 
   void write_rest() {
