@@ -31,6 +31,8 @@ class Preparation {
   PrepareSummary run() {
     StagedDirectory staged(config_.output);
     staging_ = staged.path();
+    for (const RawInput* input : {&config_.train, &config_.valid, &config_.test})
+      if (!input->files.empty()) check_columns(*input);
     fit();
     summary_.info = encoders_->info();
     for (const auto& slot : encoders_->slots)
@@ -126,10 +128,24 @@ class Preparation {
     encoders_ = fitter.finish();
   }
 
-  void encode(const std::string& name, const RawInput& input, const std::string& first_split, const std::string& second_split) {
+  std::vector<std::string> all_columns() const {
     std::vector<std::string> columns = feature_columns(schema());
     const std::vector<std::string> others = other_columns(schema());
     columns.insert(columns.end(), others.begin(), others.end());
+    return columns;
+  }
+
+  // Reads the first rows, so that a missing file or column shows before the long passes.
+  void check_columns(const RawInput& input) const {
+    RawReader::Options options;
+    options.join_folders = join_folders_;
+    options.chunk_bytes = 1 << 16;
+    RawReader reader(input, schema(), all_columns(), options);
+    RawChunk chunk;
+    reader.next(chunk);
+  }
+
+  void encode(const std::string& name, const RawInput& input, const std::string& first_split, const std::string& second_split) {
     RowEncoder encoder(*encoders_, false);
     DatasetWriter first(staging_ / first_split, encoders_->info());
     std::unique_ptr<DatasetWriter> second;
@@ -138,7 +154,7 @@ class Preparation {
     const bool checks_leaks = first_split == "train" && !schema().allow_leak;
     EncodeCounts first_counts, second_counts;
     Batch batch;
-    for_each_chunk("encode " + name + std::string(7 - name.size(), ' '), input, name, columns,
+    for_each_chunk("encode " + name + std::string(7 - name.size(), ' '), input, name, all_columns(),
                    [&](const RawChunk& chunk, const auto& first_rows, const auto& second_rows) {
                      encoder.encode(chunk, first_rows, batch, first_counts);
                      if (checks_leaks) leaks.add(batch);

@@ -468,6 +468,19 @@ TEST(Prepare, RefusesWrongArguments) {
   expect_error(ErrorKind::Config, {"--test", "valid_from"}, [&] { prepare(config); });
 }
 
+TEST(Prepare, EveryInputIsLookedAtBeforeTheFirstPass) {
+  Folder folder;
+  const std::string schema = "features: [{name: u}]\n" + kClick;
+  const std::string bad_train = "u,click\na,7\n";  // found by the passes only
+  expect_error(ErrorKind::Data, {"test.csv", "click"}, [&] { prepare_csv(folder, schema, bad_train, "", "u\na\n"); });
+  PrepareConfig config;
+  config.schema = folder / "schema.yaml";
+  config.train.files = {folder.write("train.csv", bad_train)};
+  config.test.files = {(folder / "absent.csv").string()};
+  config.output = folder / "out";
+  expect_error(ErrorKind::Io, {"absent.csv"}, [&] { prepare(config); });
+}
+
 // ---------------------------------------------------------------------------------------------------------------- leaks
 
 // A column made by `cell(i, label)`, and whether the check stops.
