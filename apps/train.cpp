@@ -1,6 +1,10 @@
 // ektm train CONFIG.yaml --output RUN
+#include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <memory>
 
 #include "base/log.h"
@@ -24,6 +28,15 @@ extern "C" void on_signal(int) {
   interrupt_flag() = true;
 }
 
+// As one word of a shell.
+std::string quoted(const std::string& text) {
+  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("/._-+=,:@%", c); });
+  if (plain) return text;
+  std::string word = "'";
+  for (char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
+}
+
 void run(const Arguments& arguments) {
   set_quiet(arguments.quiet);
   std::vector<std::string> overrides = arguments.overrides;
@@ -38,8 +51,10 @@ void run(const Arguments& arguments) {
   options.overwrite = arguments.overwrite;
   TrainOutcome outcome = train(config, options);
   if (outcome.end == TrainEnd::Interrupted) {
+    // The run's own config holds what --set, --seed and --threads decided.
+    const std::string config_file = (std::filesystem::path(arguments.output) / "config.yaml").string();
     std::fprintf(stderr, "\nInterrupted after step %ld; the checkpoint is written. Go on with:\n  ektm train %s --output %s --resume\n",
-                 outcome.steps, arguments.config.c_str(), arguments.output.c_str());
+                 outcome.steps, quoted(config_file).c_str(), quoted(arguments.output).c_str());
     throw CLI::RuntimeError(130);
   }
   std::printf("%s: %ld steps in %.1f s (%s samples/s); best %s %.5f at step %ld\nrun folder: %s\n", config.model_name().c_str(), outcome.steps,

@@ -1,9 +1,11 @@
 #include "train/trainer.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "base/error.h"
@@ -236,12 +238,41 @@ class Trainer {
     staged.commit();
   }
 
+  // Another config would give a run that neither config describes. The data set may have moved, and another machine may have fewer cores.
+  void check_same_config(const fs::path& file) const {
+    auto keys = [](const RunConfig& config) {
+      std::map<std::string, std::string> values;
+      auto collect = [&](const auto& self, const YAML::Node& node, const std::string& key) -> void {
+        if (!node.IsMap()) {
+          std::string text = to_text(node);
+          values[key] = text.substr(0, text.find_last_not_of('\n') + 1);
+        } else {
+          for (const auto& item : node) self(self, item.second, (key.empty() ? "" : key + ".") + item.first.as<std::string>());
+        }
+      };
+      collect(collect, parse_yaml(run_config_text(config), "config"), "");
+      values.erase("data");
+      values.erase("threads");
+      return values;
+    };
+    auto before = keys(load_run_config(file, {})), now = keys(config_);
+    std::vector<std::string> differences;
+    for (const auto& [key, value] : before) now.try_emplace(key, "absent");
+    for (const auto& [key, value] : now)
+      if (const std::string& old = before.try_emplace(key, "absent").first->second; old != value)
+        differences.push_back(fmt::format("{} is {} instead of {}", key, value, old));
+    if (!differences.empty())
+      fail(ErrorKind::Config, "--resume " + options_.run.string(), "this is another config than the run was started with: {}. Resume with {}, or train "
+           "into another folder.", fmt::join(differences, "; "), file.string());
+  }
+
   void restore() {
     const fs::path& run = options_.run;
     const fs::path file = run / "checkpoint.safetensors";
     if (!fs::exists(file))
       fail(ErrorKind::Config, "--resume " + run.string(), "found no checkpoint.safetensors there. Train without --resume (add --overwrite to "
            "replace the folder).");
+    check_same_config(run / "config.yaml");
     TensorFile content = load_tensors(file);
     if (content.metadata["schema_hash"] != network_.info().schema_hash)
       fail(ErrorKind::Config, file.string(), "the run was trained on data with schema hash {}, but {} has {}. Resume with the data set that the run "
