@@ -23,8 +23,8 @@ def program():
 
 
 def environment():
-    # One thread for the parts that do not ask for --threads, so that tests neither starve each other nor change their sums.
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    # One thread where --threads is not given, and threads that wait asleep: where cores are shared, spinning ones starve each other.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass

@@ -1,0 +1,168 @@
+"""A run that was killed or interrupted and resumed is the uninterrupted run, bit for bit."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import time
+
+import pytest
+import yaml
+from support import read_history, read_tensors, run, start, succeed, without_times, write_config
+
+# A model with dropout, a schedule over the whole run and moments in every optimiser; another with none of them in common.
+VARIANTS = {
+    "ektm, dropout, cosine": {
+        "optimizer": {"schedule": "cosine", "warmup_steps": 20, "weight_decay": 0.01, "clip_norm": 1.0},
+    },
+    "ple, adagrad, linear": {
+        "model": {"name": "ple", "levels": 2, "task_experts": 1, "shared_experts": 1, "expert_hidden": [8], "tower_hidden": [8], "dropout": 0.3},
+        "embedding": {"optimizer": "rowwise_adagrad", "l2": 0.001},
+        "optimizer": {"schedule": "linear", "final_ratio": 0.1},
+    },
+}
+STEPS = 320
+
+
+def configure(folder, simulated, variant, **train):
+    sections = {"train": {"batch_rows": 128, "epochs": 100, "max_steps": STEPS, "validate_every_steps": 40, "checkpoint_every_steps": 7,
+                          "early_stopping": {"min_positives": 5, "patience": 0}, **train}}
+    return write_config(folder / "config.yaml", simulated.data, **VARIANTS[variant], **sections)
+
+
+def state_of(run_folder):
+    """The tensors and the state of the last checkpoint, less its clock."""
+    metadata, tensors = read_tensors(run_folder / "checkpoint.safetensors")
+    state = json.loads(metadata.pop("state"))
+    del state["seconds"]
+    return metadata, state, tensors
+
+
+def expect_same_run(found, expected):
+    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    assert state_of(found) == state_of(expected)
+    assert without_times(read_history(found)) == without_times(read_history(expected))
+    for name in ("metrics.json", "metrics-valid.json", "schema.yaml", "config.yaml"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def steps_in_checkpoint(run_folder):
+    try:
+        return state_of(run_folder)[1]["step"]
+    except FileNotFoundError:
+        return 0
+
+
+def stop_at(process, run_folder, step, how):
+    """Sends the signal when a checkpoint of at least `step` steps stands on the disk."""
+    while steps_in_checkpoint(run_folder) < step:
+        assert process.poll() is None, f"the run ended before it could be stopped: {process.communicate()}"
+        time.sleep(0.002)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def uninterrupted(request, simulated, tmp_path_factory):
+    """(config, folder of the run)"""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    config = configure(folder, simulated, request.param)
+    succeed("train", config, "--output", folder / "run", "--quiet")
+    assert read_history(folder / "run")[-1]["step"] == STEPS
+    return config, folder / "run"
+
+
+def test_killed_again_and_again(uninterrupted, tmp_path):
+    """kill -9 early, before and after validations, and in the first steps after a resumption."""
+    config, expected = uninterrupted
+    for number, step in enumerate((1, 35, 42, 43, 120, 170)):
+        process = start("train", config, "--output", tmp_path / "run", "--quiet", *(["--resume"] if number else []))
+        code, _, _ = stop_at(process, tmp_path / "run", step, signal.SIGKILL)
+        assert code == -signal.SIGKILL
+        assert not (tmp_path / "run" / "metrics.json").exists()
+    succeed("train", config, "--output", tmp_path / "run", "--resume", "--quiet")
+    expect_same_run(tmp_path / "run", expected)
+
+
+def test_interrupted_writes_a_checkpoint_and_prints_the_command_that_goes_on(uninterrupted, simulated, tmp_path):
+    """The command is taken from the message and run as it stands: also where options of the first command decide the run."""
+    config, expected = uninterrupted
+    other = tmp_path / "without what the options give.yaml"
+    content = yaml.safe_load(config.read_text())
+    del content["data"], content["threads"], content["train"]["max_steps"]
+    other.write_text(yaml.safe_dump(content))
+    options = ["--set", f"data={simulated.data}", "--set", f"train.max_steps={STEPS}", "--seed", "1", "--threads", "1"]
+    process = start("train", other, *options, "--output", tmp_path / "run", "--quiet")
+    code, out, err = stop_at(process, tmp_path / "run", 50, signal.SIGINT)
+    assert code == 130
+    said = re.search(r"Interrupted after step (\d+); the checkpoint is written. Go on with:\n  ektm (train .*)\n", err)
+    assert said, err
+    assert steps_in_checkpoint(tmp_path / "run") == int(said[1]) >= 50
+    succeed(*shlex.split(said[2]), "--quiet")
+    expect_same_run(tmp_path / "run", expected)
+
+
+def test_terminated_before_the_first_validation(uninterrupted, tmp_path):
+    config, expected = uninterrupted
+    process = start("train", config, "--output", tmp_path / "run", "--set", "train.checkpoint_every_steps=0", "--quiet")
+    while not (tmp_path / "run" / "tensorboard").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert 1 <= steps_in_checkpoint(tmp_path / "run") < STEPS
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
+    config, expected = uninterrupted
+    shutil.copytree(expected, tmp_path / "run")
+    succeed("train", config, "--output", tmp_path / "run", "--resume", "--quiet")
+    expect_same_run(tmp_path / "run", expected)
+
+
+def test_early_stopping_counts_over_an_interruption(simulated, tmp_path):
+    """Learning rates far too high: validations get no better, so patience runs out, whether the run was cut or not."""
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", validate_every_steps=10, early_stopping={"min_positives": 5, "patience": 6})
+    rates = ["--set", "optimizer.learning_rate=0.2", "--set", "embedding.learning_rate=0.2", "--quiet"]
+    succeed("train", config, "--output", tmp_path / "whole", *rates)
+    last = read_history(tmp_path / "whole")[-1]["step"]
+    assert last < STEPS
+    assert state_of(tmp_path / "whole")[1]["best_step"] == last - 60
+    stop_at(start("train", config, "--output", tmp_path / "cut", *rates), tmp_path / "cut", last - 25, signal.SIGKILL)
+    succeed("train", config, "--output", tmp_path / "cut", "--resume", *rates)
+    expect_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_seed_and_threads_same_bits_and_prefetch_has_no_influence(simulated, tmp_path, threads):
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=60)
+    options = ["--threads", threads, "--seed", "9", "--quiet"]
+    succeed("train", config, "--output", tmp_path / "one", *options)
+    succeed("train", config, "--output", tmp_path / "two", *options)
+    succeed("train", config, "--output", tmp_path / "no prefetch", *options, "--set", "train.prefetch=false")
+    expect_same_run(tmp_path / "two", tmp_path / "one")
+    assert state_of(tmp_path / "no prefetch") == state_of(tmp_path / "one")
+    assert (tmp_path / "no prefetch" / "model.safetensors").read_bytes() == (tmp_path / "one" / "model.safetensors").read_bytes()
+
+
+def test_another_seed_differs_in_every_large_tensor(simulated, tmp_path):
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=40)
+    for seed in (1, 2):
+        succeed("train", config, "--output", tmp_path / f"seed {seed}", "--seed", seed, "--quiet")
+    _, one = read_tensors(tmp_path / "seed 1" / "model.safetensors")
+    _, two = read_tensors(tmp_path / "seed 2" / "model.safetensors")
+    assert {name: entry[:2] for name, entry in one.items()} == {name: entry[:2] for name, entry in two.items()}
+    assert [name for name in one if len(one[name][2]) >= 1000 and one[name][2] == two[name][2]] == []
+
+
+def test_another_run_of_the_config_is_not_mixed_in(uninterrupted, tmp_path):
+    """--resume with a config that differs from the run's own would give a run that no config describes."""
+    config, expected = uninterrupted
+    shutil.copytree(expected, tmp_path / "run")
+    done = run("train", config, "--output", tmp_path / "run", "--resume", "--seed", "5")
+    assert done.code == 1
+    assert "seed" in done.err and "5" in done.err and "config.yaml" in done.err
+    expect_same_run(tmp_path / "run", expected)
