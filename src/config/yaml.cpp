@@ -269,10 +269,25 @@ YAML::Node parse_yaml(const std::string& text, const std::string& name) {
 
 YAML::Node load_yaml(const std::filesystem::path& file) { return parse_yaml(read_file(file), file.string()); }
 
+namespace {
+
+// A copy that stands in no line of any file, so that messages name none.
+YAML::Node without_lines(const YAML::Node& node) {
+  if (node.IsScalar()) return YAML::Node(node.Scalar());
+  YAML::Node copy(node.Type());
+  if (node.IsSequence())
+    for (const auto& item : node) copy.push_back(without_lines(item));
+  if (node.IsMap())
+    for (const auto& item : node) copy[item.first.Scalar()] = without_lines(item.second);
+  return copy;
+}
+
+}  // namespace
+
 void apply_override(YAML::Node& root, const std::string& assignment) {
   size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
-    fail(ErrorKind::Config, "--set " + assignment, "expected KEY=VALUE, e.g. --set train.batch_size=1024.");
+    fail(ErrorKind::Config, "--set " + assignment, "expected KEY=VALUE, e.g. --set train.batch_rows=1024.");
   YAML::Node value;
   try {
     value = YAML::Load(assignment.substr(equals + 1));
@@ -288,7 +303,7 @@ void apply_override(YAML::Node& root, const std::string& assignment) {
     YAML::Node next = at[key];
     at.reset(next);
   }
-  at[path] = value;
+  at[path] = without_lines(value);
 }
 
 void ConfigErrors::add(const YAML::Node& node, const std::string& key, const std::string& message) {

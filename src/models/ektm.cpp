@@ -253,9 +253,9 @@ ModelEntry zoo_entry_ektm() {
   entry.summary = "router, transmitters and enhanced heads over a backbone (key `backbone`: a map with the backbone's name and keys)";
   entry.source = "Cai et al. 2026, arXiv 2605.05730, as reconstructed";
   entry.describe = [] { return describe(EktmConfig{}); };
-  entry.resolve = [](const YAML::Node& node, ConfigErrors& errors) {
+  entry.resolve = [](const YAML::Node& node, ConfigErrors& errors, const std::string& prefix) {
     EktmConfig config;
-    read_config(node, config, errors, "model.", {"name", "backbone"});
+    read_config(node, config, errors, prefix, {"name", "backbone"});
     YAML::Node resolved(YAML::NodeType::Map);
     resolved["name"] = "ektm";
     YAML::Node backbone = backbone_node(node);
@@ -264,9 +264,9 @@ ModelEntry zoo_entry_ektm() {
     } else {
       const ModelEntry& inner = find_model(backbone["name"].as<std::string>(""), errors.file() + ", model.backbone.name");
       if (!inner.make_backbone)
-        errors.add(backbone, "model.backbone.name", fmt::format("'{}' yields no task features. Take one of: {}.", inner.name, fmt::join(backbone_names(), ", ")));
+        errors.add(backbone["name"], "model.backbone.name", fmt::format("'{}' yields no task features. Take one of: {}.", inner.name, fmt::join(backbone_names(), ", ")));
       else
-        resolved["backbone"] = inner.resolve(backbone, errors);
+        resolved["backbone"] = inner.resolve(backbone, errors, prefix + "backbone.");
     }
     for (const auto& item : write_config(config)) resolved[item.first] = item.second;
     return resolved;

@@ -26,7 +26,7 @@ RunConfig parse_run_config(YAML::Node root, const std::string& name, const std::
   } else if (!model.IsMap() || !model["name"]) {
     errors.add(model, "model", "expected a map with the key `name`, e.g. model: {name: mmoe}. `ektm models` lists the names.");
   } else {
-    config.model = find_model(model["name"].as<std::string>(""), name + ", model.name").resolve(model, errors);
+    config.model = find_model(model["name"].as<std::string>(""), name + ", model.name").resolve(model, errors, "model.");
   }
   errors.throw_if_any();
   return config;

@@ -13,8 +13,8 @@ namespace ektm {
 struct ModelEntry {
   std::string name, summary, source;
   std::vector<FieldHelp> (*describe)() = nullptr;
-  // The config with every default filled in. Problems go into `errors`.
-  YAML::Node (*resolve)(const YAML::Node& config, ConfigErrors& errors) = nullptr;
+  // The config with every default filled in. Problems go into `errors`, under `prefix` ("model.", "model.backbone.") and their keys.
+  YAML::Node (*resolve)(const YAML::Node& config, ConfigErrors& errors, const std::string& prefix) = nullptr;
   // `config` as resolve() returned it.
   std::unique_ptr<Model> (*make)(const YAML::Node& config, const ModelSpec& spec, ParameterStore& store) = nullptr;
   // Null for models that are no backbone.
@@ -49,9 +49,9 @@ Config read_resolved(const YAML::Node& node) {
 }
 
 template <class Config>
-YAML::Node resolve_config(const YAML::Node& node, ConfigErrors& errors, const char* name) {
+YAML::Node resolve_config(const YAML::Node& node, ConfigErrors& errors, const std::string& prefix, const char* name) {
   Config config;
-  read_config(node, config, errors, "model.", {"name"});
+  read_config(node, config, errors, prefix, {"name"});
   YAML::Node resolved(YAML::NodeType::Map);
   resolved["name"] = name;
   for (const auto& item : write_config(config)) resolved[item.first] = item.second;
@@ -65,7 +65,9 @@ YAML::Node resolve_config(const YAML::Node& node, ConfigErrors& errors, const ch
   ModelEntry zoo_entry_##name() {                                                                                                 \
     return {#name, summary, source,                                                                                               \
             [] { return describe(Config{}); },                                                                                    \
-            [](const YAML::Node& node, ConfigErrors& errors) { return resolve_config<Config>(node, errors, #name); },             \
+            [](const YAML::Node& node, ConfigErrors& errors, const std::string& prefix) {                                         \
+              return resolve_config<Config>(node, errors, prefix, #name);                                                         \
+            },                                                                                                                    \
             [](const YAML::Node& node, const ModelSpec& spec, ParameterStore& store) -> std::unique_ptr<Model> {                  \
               return std::make_unique<HeadedModel>(spec, store, std::make_unique<Class>(read_resolved<Config>(node), spec, store)); \
             },                                                                                                                    \

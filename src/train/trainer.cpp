@@ -277,7 +277,11 @@ class Trainer {
     if (content.metadata["schema_hash"] != network_.info().schema_hash)
       fail(ErrorKind::Config, file.string(), "the run was trained on data with schema hash {}, but {} has {}. Resume with the data set that the run "
            "was started with.", content.metadata["schema_hash"], config_.data, network_.info().schema_hash);
-    state_ = TrainState::from_json(Json::parse(content.metadata["state"]));
+    try {
+      state_ = TrainState::from_json(Json::parse(content.metadata["state"]));
+    } catch (const Json::exception& error) {
+      fail(ErrorKind::Data, file.string(), "the file is damaged: its state cannot be read ({}). Take another checkpoint, or train again.", error.what());
+    }
     load_into(content, stepper_->state(), file);
     stepper_->set_steps(state_.step);
     // Lines that an interrupted run wrote after its last checkpoint are written again by this one.
@@ -332,6 +336,7 @@ std::atomic<bool>& interrupt_flag() {
 }
 
 TrainOutcome train(const RunConfig& config, const TrainOptions& options) {
+  if (config.data.empty()) fail(ErrorKind::Config, "data", "is not given; expected a folder that `ektm prepare` wrote. Name it in the config, or by --set data=DIR.");
   at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   return Trainer(config, options).run();
 }
