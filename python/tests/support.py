@@ -23,7 +23,7 @@ def program():
 
 
 def environment():
-    # One thread where --threads is not given, and threads that wait asleep: where cores are shared, spinning ones starve each other.
+    # One thread where --threads is not given; threads that wait do so asleep, since spinning ones starve each other on shared cores.
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -36,8 +36,16 @@ class Finished:
 
 def run(*arguments, cwd=None, preexec_fn=None):
     """Runs `ektm` to its end, whatever the end is."""
-    done = subprocess.run([program(), *map(str, arguments)], cwd=cwd, env=environment(), preexec_fn=preexec_fn, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+    done = subprocess.run(
+        [program(), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        preexec_fn=preexec_fn,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=300,
+    )
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
@@ -49,8 +57,14 @@ def succeed(*arguments, cwd=None):
 
 
 def start(*arguments, cwd=None):
-    return subprocess.Popen([program(), *map(str, arguments)], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [program(), *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def prepare(schema, output, **files):
@@ -66,9 +80,13 @@ def prepare(schema, output, **files):
 def write_config(path, data, **sections):
     """A run's config: small, with a validation every few steps."""
     config = {
-        "data": str(data), "threads": 1,
-        "model": {"name": "ektm", "transmitter_dropout": 0.2,
-                  "backbone": {"name": "mmoe", "experts": 2, "expert_hidden": [16], "tower_hidden": [8], "dropout": 0.1}},
+        "data": str(data),
+        "threads": 1,
+        "model": {
+            "name": "ektm",
+            "transmitter_dropout": 0.2,
+            "backbone": {"name": "mmoe", "experts": 2, "expert_hidden": [16], "tower_hidden": [8], "dropout": 0.1},
+        },
         "embedding": {"dim": 4, "learning_rate": 0.005},
         "optimizer": {"learning_rate": 0.005},
         "train": {"batch_rows": 256, "epochs": 2, "validate_every_steps": 30, "early_stopping": {"min_positives": 5}},
@@ -118,10 +136,12 @@ def read_tensors(path):
     """(metadata, {name: (type, shape, bytes)}) of a safetensors file, read by hand so that not one bit is changed."""
     content = Path(path).read_bytes()
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:8 + length])
+    header = json.loads(content[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
-    data = memoryview(content)[8 + length:]
-    return metadata, {name: (entry["dtype"], entry["shape"], bytes(data[slice(*entry["data_offsets"])])) for name, entry in header.items()}
+    data = memoryview(content)[8 + length :]
+    return metadata, {
+        name: (entry["dtype"], entry["shape"], bytes(data[slice(*entry["data_offsets"])])) for name, entry in header.items()
+    }
 
 
 def partial_names(folder):

@@ -113,7 +113,7 @@ class Reference:
 
     @staticmethod
     def quantile_edges(values, bins):
-        """Edge k is the smallest value with at least k/bins of all values at or below it; an edge that parts nothing is left out."""
+        """Edge k: the smallest value with at least k/bins of all values at or below it; left out where it parts nothing."""
         edges = []
         for k in range(1, bins):
             if len(values) == 0:
@@ -141,18 +141,27 @@ class Reference:
             name, column = feature["name"], feature["column"]
             if feature["kind"] == "number" and feature.get("bins"):
                 values = self.numbers(frame, column)
-                ids.append(numpy.where(numpy.isnan(values), MISSING_ROW,
-                                       FIRST_VALUE_ROW + (self.edges[name][None, :] < values[:, None]).sum(axis=1)))
+                ids.append(
+                    numpy.where(
+                        numpy.isnan(values),
+                        MISSING_ROW,
+                        FIRST_VALUE_ROW + (self.edges[name][None, :] < values[:, None]).sum(axis=1),
+                    )
+                )
             elif feature["kind"] == "number":
                 change, shift, scale = self.scalings[name]
                 values = (change(self.numbers(frame, column)) - shift) / scale
                 numbers.append(numpy.where(numpy.isnan(values), 0, values))
             elif feature["kind"] == "id":
                 rows = self.rows.get(feature["table"], {})
-                ids.append(numpy.array([MISSING_ROW if text is None else rows.get(text, OOV_ROW) for text in self.cells(frame, column)]))
+                ids.append(
+                    numpy.array([MISSING_ROW if text is None else rows.get(text, OOV_ROW) for text in self.cells(frame, column)])
+                )
             else:
                 rows = self.rows[feature["table"]]
-                bags["bag." + name] = [[rows.get(text, OOV_ROW) for text in texts] or [MISSING_ROW] for texts in self.lists(frame, feature)]
+                bags["bag." + name] = [
+                    [rows.get(text, OOV_ROW) for text in texts] or [MISSING_ROW] for texts in self.lists(frame, feature)
+                ]
         labels, observed, self.orphans = [], [], {}
         at = {task["name"]: t for t, task in enumerate(self.tasks)}
         for task in self.tasks:
@@ -168,7 +177,12 @@ class Reference:
             observed.append((reached & known).astype(numpy.uint8))
             labels.append((reached & known & happened).astype(numpy.uint8))
             self.orphans[task["name"]] = int((~reached & happened).sum())
-        encoded = {"ids": numpy.stack(ids, axis=1), **bags, "labels": numpy.stack(labels, axis=1), "observed": numpy.stack(observed, axis=1)}
+        encoded = {
+            "ids": numpy.stack(ids, axis=1),
+            **bags,
+            "labels": numpy.stack(labels, axis=1),
+            "observed": numpy.stack(observed, axis=1),
+        }
         if numbers:
             encoded["numbers"] = numpy.stack(numbers, axis=1)
         if self.weight:
@@ -253,14 +267,34 @@ def truth_of(texts, test):
 
 TRUTHS = {
     "pay": lambda frame: truth_of(frame["paid"], lambda text: text == "yes"),
-    "cart": lambda frame: [kleene_or(a, b) for a, b in zip(truth_of(frame["carts"], lambda text: float(text) >= 2),
-                                                          truth_of(frame["gift"], lambda text: text in ("1", "true")))],
+    "cart": lambda frame: [
+        kleene_or(a, b)
+        for a, b in zip(
+            truth_of(frame["carts"], lambda text: float(text) >= 2), truth_of(frame["gift"], lambda text: text in ("1", "true"))
+        )
+    ],
     "rated": lambda frame: truth_of(frame["stars"], lambda text: float(text) > 3),
 }
 OBSERVED = {"cart": lambda frame: truth_of(frame["reported"], lambda text: text == "1")}
 
-USERS = ["4", "07", "7", "18446744073709551615", "-9223372036854775808", "9007199254740993", "9007199254740992", "Zoë", "a,b", 'say "hi"',
-         "two\nlines", "a b", "u13", "u14", "u15", "unknown to the side table"]
+USERS = [
+    "4",
+    "07",
+    "7",
+    "18446744073709551615",
+    "-9223372036854775808",
+    "9007199254740993",
+    "9007199254740992",
+    "Zoë",
+    "a,b",
+    'say "hi"',
+    "two\nlines",
+    "a b",
+    "u13",
+    "u14",
+    "u15",
+    "unknown to the side table",
+]
 
 
 def made_up_rows(count, seed, extra_user):
@@ -273,14 +307,32 @@ def made_up_rows(count, seed, extra_user):
         return separator.join(rng.choice([*values, "", "NA"]) for _ in range(rng.randrange(6)))
 
     items = [f"i{rng.randrange(12)}" for _ in range(50)] + [extra_user]
-    return pandas.DataFrame([{
-        "user_id": some([*USERS, extra_user]), "item": some(items), "history": listed(items, "|"), "tags": listed(["x", "y", "ü", "z z"], "; "),
-        "price": some(["1", "1.0", "+2", "3.5", "1e3", "-4.25", "100", "2.5", "0.1"]), "age": some([str(n) for n in range(18, 80)]),
-        "change": some(["-1000", "-3.5", "0", "2", "1e6"]), "ratio": some(["0.25", "0.5", "12"]), "always_seven": some(["7"]),
-        "seldom": some(["1", "2"], 0.95), "nothing": some(["-"], 1), "place": some(["feed", "search", "ads"]), "importance": rng.choice(["1", "0.5", "2.25", "0"]),
-        "clicked": some(["0", "1"], 0.05), "carts": some(["0", "1", "2", "3"]), "gift": some(["0", "1", "true", "false"]),
-        "reported": some(["0", "1", "1", "1"]), "paid": some(["yes", "no"]), "stars": some(["1", "2", "3", "4", "5"]),
-    } for _ in range(count)])
+    return pandas.DataFrame(
+        [
+            {
+                "user_id": some([*USERS, extra_user]),
+                "item": some(items),
+                "history": listed(items, "|"),
+                "tags": listed(["x", "y", "ü", "z z"], "; "),
+                "price": some(["1", "1.0", "+2", "3.5", "1e3", "-4.25", "100", "2.5", "0.1"]),
+                "age": some([str(n) for n in range(18, 80)]),
+                "change": some(["-1000", "-3.5", "0", "2", "1e6"]),
+                "ratio": some(["0.25", "0.5", "12"]),
+                "always_seven": some(["7"]),
+                "seldom": some(["1", "2"], 0.95),
+                "nothing": some(["-"], 1),
+                "place": some(["feed", "search", "ads"]),
+                "importance": rng.choice(["1", "0.5", "2.25", "0"]),
+                "clicked": some(["0", "1"], 0.05),
+                "carts": some(["0", "1", "2", "3"]),
+                "gift": some(["0", "1", "true", "false"]),
+                "reported": some(["0", "1", "1", "1"]),
+                "paid": some(["yes", "no"]),
+                "stars": some(["1", "2", "3", "4", "5"]),
+            }
+            for _ in range(count)
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -289,12 +341,24 @@ def made_up(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made_up")
     (folder / "schema.yaml").write_text(SCHEMA)
     rng = random.Random(5)
-    users = pandas.DataFrame([{"user_id": user, "city": rng.choice(["Oslo", "Rome", "Lima", "Atlantis", ""]), "score": rng.choice(["1", "2", "NA", "9.5"])}
-                              for user in ["", *USERS[:-1]]])
+    users = pandas.DataFrame(
+        [
+            {
+                "user_id": user,
+                "city": rng.choice(["Oslo", "Rome", "Lima", "Atlantis", ""]),
+                "score": rng.choice(["1", "2", "NA", "9.5"]),
+            }
+            for user in ["", *USERS[:-1]]
+        ]
+    )
     cities = pandas.DataFrame([("Oslo", "cold"), ("Rome", "warm"), ("Lima", "NA")], columns=["city", "climate"])
     users.to_csv(folder / "users.csv", index=False)
     cities.to_csv(folder / "cities.csv", index=False)
-    files = {"train": [folder / "train_1.csv", folder / "train_2.csv.gz"], "valid": [folder / "valid.csv"], "test": [folder / "test.csv"]}
+    files = {
+        "train": [folder / "train_1.csv", folder / "train_2.csv.gz"],
+        "valid": [folder / "valid.csv"],
+        "test": [folder / "test.csv"],
+    }
     for number, path in enumerate(path for paths in files.values() for path in paths):
         frame = made_up_rows(500 if "train" in path.name else 200, number, f"only in {path.name}")
         frame.to_csv(path, index=False, compression="infer")
@@ -345,7 +409,12 @@ def test_manifest_names_fields_tables_tasks_and_scenarios(made_up, made_up_data)
     _, _, reference, _ = made_up
     dataset = read_manifest(made_up_data)["dataset"]
     assert dataset["scenarios"] == reference.scenarios
-    assert [(task["name"], task["parent"]) for task in dataset["tasks"]] == [("click", -1), ("cart", 0), ("pay", 1), ("rated", -1)]
+    assert [(task["name"], task["parent"]) for task in dataset["tasks"]] == [
+        ("click", -1),
+        ("cart", 0),
+        ("pay", 1),
+        ("rated", -1),
+    ]
     rows = {table["name"]: table["rows"] for table in dataset["tables"]}
     assert rows["items"] == FIRST_VALUE_ROW + len(reference.rows["items"])
     assert rows["user"] == FIRST_VALUE_ROW + len(reference.rows["user"])

@@ -21,8 +21,15 @@ PARENTS = {
 def scored(request, tmp_path_factory):
     """(logs and data, run, parents, raw test rows, predictions): labels are missing for some advertisers, rows for no event."""
     folder = tmp_path_factory.mktemp(request.param)
-    logs = simulate(folder, "--pattern", request.param, "--unreported", "0.3", "--rates",
-                    ",".join(f"{task}=0.3" for task, parent in PARENTS[request.param].items() if parent))
+    logs = simulate(
+        folder,
+        "--pattern",
+        request.param,
+        "--unreported",
+        "0.3",
+        "--rates",
+        ",".join(f"{task}=0.3" for task, parent in PARENTS[request.param].items() if parent),
+    )
     config = write_config(folder / "config.yaml", logs.data)
     succeed("train", config, "--output", folder / "run", "--quiet")
     succeed("predict", folder / "run", "--input", logs.raw / "test.parquet", "--output", folder / "scores.parquet", "--quiet")
@@ -56,7 +63,9 @@ def metrics(scores, labels, groups):
     clipped = numpy.clip(scores, 1e-7, 1 - 1e-7)
     both = 0 < labels.sum() < len(labels)
     return {
-        "rows": len(labels), "positives": int(labels.sum()), "auc": auc(scores, labels) if both else None,
+        "rows": len(labels),
+        "positives": int(labels.sum()),
+        "auc": auc(scores, labels) if both else None,
         "gauc": gauc(scores, labels, groups),
         "logloss": -(labels * numpy.log(clipped) + (1 - labels) * numpy.log1p(-clipped)).mean() if len(labels) else None,
         "pcoc": scores.sum() / labels.sum() if labels.sum() else None,
@@ -64,7 +73,7 @@ def metrics(scores, labels, groups):
 
 
 def true_events(rows, parents):
-    """task -> (label, known): label 1 where the event happened; known where the raw rows tell whether it did, given its parent."""
+    """task -> (label, known): label 1 where the event happened; known where its parent did and the label is there."""
     events = {}
     for task, parent in parents.items():
         column = rows.column(task).to_pylist()
@@ -223,6 +232,8 @@ def test_the_run_can_be_moved(scored, tmp_path):
 
 def test_a_column_that_is_not_there_cannot_be_kept(scored, tmp_path):
     logs, run_folder, _, _, _ = scored
-    done = run("predict", run_folder, "--input", logs.raw / "test.parquet", "--output", tmp_path / "scores.parquet", "--keep", "user_idd")
+    done = run(
+        "predict", run_folder, "--input", logs.raw / "test.parquet", "--output", tmp_path / "scores.parquet", "--keep", "user_idd"
+    )
     assert done.code == 1 and "--keep user_idd" in done.err and "user_id" in done.err
     assert list(tmp_path.iterdir()) == []

@@ -82,7 +82,7 @@ def test_inspect_shows_who_teaches_whom(trained):
         assert sum(row) == pytest.approx(1, abs=1e-5)
 
     text = succeed("inspect", trained)
-    lines = text[text.index("router:"):].splitlines()
+    lines = text[text.index("router:") :].splitlines()
     assert lines[1].split() == inspected["similarity"]["tasks"]
     for task, row, line in zip(inspected["similarity"]["tasks"], matrix, lines[2:]):
         assert line.split() == [task, *(f"{value:.3f}" for value in row)]
@@ -143,8 +143,19 @@ def test_overall_help_names_every_subcommand():
     assert re.fullmatch(r"ektm \d+\.\d+\.\d+\n", succeed("--version"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "x.yaml"], ["prepare", "--output", "x"], ["evaluate", "x", "--split", "tset"],
-                                       ["train", "x.yaml", "--output", "y", "--resume", "--overwrite"], ["train", "x.yaml", "--output", "y", "--seed", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["trian"],
+        ["train"],
+        ["train", "x.yaml"],
+        ["prepare", "--output", "x"],
+        ["evaluate", "x", "--split", "tset"],
+        ["train", "x.yaml", "--output", "y", "--resume", "--overwrite"],
+        ["train", "x.yaml", "--output", "y", "--seed", "-1"],
+    ],
+)
 def test_command_line_that_makes_no_sense(arguments, tmp_path):
     done = run(*arguments, cwd=tmp_path)
     assert done.code == 1 and done.out == "" and "--help" in done.err

@@ -17,7 +17,15 @@ VARIANTS = {
         "optimizer": {"schedule": "cosine", "warmup_steps": 20, "weight_decay": 0.01, "clip_norm": 1.0},
     },
     "ple, adagrad, linear": {
-        "model": {"name": "ple", "levels": 2, "task_experts": 1, "shared_experts": 1, "expert_hidden": [8], "tower_hidden": [8], "dropout": 0.3},
+        "model": {
+            "name": "ple",
+            "levels": 2,
+            "task_experts": 1,
+            "shared_experts": 1,
+            "expert_hidden": [8],
+            "tower_hidden": [8],
+            "dropout": 0.3,
+        },
         "embedding": {"optimizer": "rowwise_adagrad", "l2": 0.001},
         "optimizer": {"schedule": "linear", "final_ratio": 0.1},
     },
@@ -26,8 +34,17 @@ STEPS = 320
 
 
 def configure(folder, simulated, variant, **train):
-    sections = {"train": {"batch_rows": 128, "epochs": 100, "max_steps": STEPS, "validate_every_steps": 40, "checkpoint_every_steps": 7,
-                          "early_stopping": {"min_positives": 5, "patience": 0}, **train}}
+    sections = {
+        "train": {
+            "batch_rows": 128,
+            "epochs": 100,
+            "max_steps": STEPS,
+            "validate_every_steps": 40,
+            "checkpoint_every_steps": 7,
+            "early_stopping": {"min_positives": 5, "patience": 0},
+            **train,
+        }
+    }
     return write_config(folder / "config.yaml", simulated.data, **VARIANTS[variant], **sections)
 
 
@@ -125,7 +142,9 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
 
 def test_early_stopping_counts_over_an_interruption(simulated, tmp_path):
     """Learning rates far too high: validations get no better, so patience runs out, whether the run was cut or not."""
-    config = configure(tmp_path, simulated, "ektm, dropout, cosine", validate_every_steps=10, early_stopping={"min_positives": 5, "patience": 6})
+    config = configure(
+        tmp_path, simulated, "ektm, dropout, cosine", validate_every_steps=10, early_stopping={"min_positives": 5, "patience": 6}
+    )
     rates = ["--set", "optimizer.learning_rate=0.2", "--set", "embedding.learning_rate=0.2", "--quiet"]
     succeed("train", config, "--output", tmp_path / "whole", *rates)
     last = read_history(tmp_path / "whole")[-1]["step"]

@@ -15,7 +15,11 @@ def events(trained):
 def expected_scalars(history):
     scalars = {}
     for line in history:
-        for section, tag in ((line["train_loss"], "train_loss"), (line["valid"]["auc"], "valid_auc"), (line["valid"]["logloss"], "valid_logloss")):
+        for section, tag in (
+            (line["train_loss"], "train_loss"),
+            (line["valid"]["auc"], "valid_auc"),
+            (line["valid"]["logloss"], "valid_logloss"),
+        ):
             for name, value in section.items():
                 scalars.setdefault(f"{tag}/{name}", []).append((line["step"], value))
         scalars.setdefault("valid/mean_auc", []).append((line["step"], line["valid"]["selection"]))
