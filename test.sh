@@ -43,9 +43,11 @@ step "build"
 cmake --build build -j "$(nproc)"
 
 step "unit tests (ctest)"
-rm -f build/ctest.xml build/pytest.xml
-ctest --test-dir build --output-on-failure -j2 --output-junit "$PWD/build/ctest.xml" || true  # failures are counted below
-count build/ctest.xml
+rm -rf build/tests/*.xml build/pytest.xml
+ctest --test-dir build --output-on-failure -j2 || unit_failed=1
+for report in build/tests/*.xml; do count "$report"; done
+# A program that crashed has left no report of its failure.
+if [ "${unit_failed:-0}" = 1 ] && [ "$failed" -eq 0 ]; then failed=1; fi
 
 step "Python tests (pytest)"
 .venv/bin/pytest -q python/tests --junitxml=build/pytest.xml || true

@@ -11,7 +11,6 @@ find_path(FMT_INCLUDE fmt/format.h REQUIRED)
 add_compile_definitions(FMT_HEADER_ONLY)
 if(EKTM_TESTS)
   find_package(GTest REQUIRED)
-  include(GoogleTest)
 endif()
 
 set(EKTM_PYTHON "${CMAKE_CURRENT_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python that has torch and pyarrow")
