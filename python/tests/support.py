@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,3 +147,28 @@ def read_tensors(path):
 
 def partial_names(folder):
     return [str(path) for path in Path(folder).rglob("*") if re.search(r"\.(partial|replaced)-\d+", path.name)]
+
+
+def state_of(run_folder):
+    """The tensors and the state of the last checkpoint, less its clock."""
+    metadata, tensors = read_tensors(run_folder / "checkpoint.safetensors")
+    state = json.loads(metadata.pop("state"))
+    del state["seconds"]
+    return metadata, state, tensors
+
+
+def steps_in_checkpoint(run_folder):
+    try:
+        return state_of(run_folder)[1]["step"]
+    except FileNotFoundError:
+        return 0
+
+
+def stop_at(process, run_folder, step, how):
+    """Sends the signal when a checkpoint of at least `step` steps stands on the disk."""
+    while steps_in_checkpoint(run_folder) < step:
+        assert process.poll() is None, f"the run ended before it could be stopped: {process.communicate()}"
+        time.sleep(0.002)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out.decode(), err.decode()

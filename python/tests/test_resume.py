@@ -1,6 +1,5 @@
 """A run that was killed or interrupted and resumed is the uninterrupted run, bit for bit."""
 
-import json
 import re
 import shlex
 import shutil
@@ -9,7 +8,18 @@ import time
 
 import pytest
 import yaml
-from support import read_history, read_tensors, run, start, succeed, without_times, write_config
+from support import (
+    read_history,
+    read_tensors,
+    run,
+    start,
+    state_of,
+    steps_in_checkpoint,
+    stop_at,
+    succeed,
+    without_times,
+    write_config,
+)
 
 # A model with dropout, a schedule over the whole run and moments in every optimiser; another with none of them in common.
 VARIANTS = {
@@ -48,37 +58,12 @@ def configure(folder, simulated, variant, **train):
     return write_config(folder / "config.yaml", simulated.data, **VARIANTS[variant], **sections)
 
 
-def state_of(run_folder):
-    """The tensors and the state of the last checkpoint, less its clock."""
-    metadata, tensors = read_tensors(run_folder / "checkpoint.safetensors")
-    state = json.loads(metadata.pop("state"))
-    del state["seconds"]
-    return metadata, state, tensors
-
-
 def expect_same_run(found, expected):
     assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
     assert state_of(found) == state_of(expected)
     assert without_times(read_history(found)) == without_times(read_history(expected))
     for name in ("metrics.json", "metrics-valid.json", "schema.yaml", "config.yaml"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
-
-
-def steps_in_checkpoint(run_folder):
-    try:
-        return state_of(run_folder)[1]["step"]
-    except FileNotFoundError:
-        return 0
-
-
-def stop_at(process, run_folder, step, how):
-    """Sends the signal when a checkpoint of at least `step` steps stands on the disk."""
-    while steps_in_checkpoint(run_folder) < step:
-        assert process.poll() is None, f"the run ended before it could be stopped: {process.communicate()}"
-        time.sleep(0.002)
-    process.send_signal(how)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
