@@ -70,7 +70,8 @@ void run(const Arguments& arguments) {
   }
   if (inspected.contains("gates")) {
     std::printf("\ntransmitter gates: mean opening (0 = closed, 1 = open)\n");
-    for (const auto& [task, value] : inspected["gates"].items()) std::printf("  %-24s %6.3f\n", task.c_str(), value.get<double>());
+    for (const auto& task : predictor.info().tasks)
+      if (inspected["gates"].contains(task.name)) std::printf("  %-24s %6.3f\n", task.name.c_str(), inspected["gates"][task.name].get<double>());
   }
   if (inspected.contains("expert_gates")) {
     const auto& matrix = inspected["expert_gates"]["matrix"];

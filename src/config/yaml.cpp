@@ -224,7 +224,9 @@ class Describer : public FieldVisitor {
     add(key, "list of int", "[" + join(value) + "]", range_text(range), help);
   }
   void field(const char* key, std::vector<std::string>& value, const char* help) override {
-    add(key, "list of text", "[" + join(value) + "]", "", help);
+    std::vector<std::string> items;
+    for (const auto& item : value) items.push_back(item.empty() ? "\"\"" : item);
+    add(key, "list of text", "[" + join(items) + "]", "", help);
   }
   void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange range, const char* help) override {
     std::vector<std::string> items;

@@ -273,6 +273,9 @@ class Trainer {
       fail(ErrorKind::Config, "--resume " + run.string(), "found no checkpoint.safetensors there. Train without --resume (add --overwrite to "
            "replace the folder).");
     check_same_config(run / "config.yaml");
+    // What a killed run was writing; its process is gone.
+    for (const auto& entry : fs::directory_iterator(run))
+      if (entry.path().filename().string().find(".partial-") != std::string::npos) fs::remove(entry.path());
     TensorFile content = load_tensors(file);
     if (content.metadata["schema_hash"] != network_.info().schema_hash)
       fail(ErrorKind::Config, file.string(), "the run was trained on data with schema hash {}, but {} has {}. Resume with the data set that the run "
