@@ -1,6 +1,5 @@
 """What `ektm prepare` writes, row for row, against the same encoding written again with pandas."""
 
-import gzip
 import json
 import os
 import random
