@@ -136,15 +136,35 @@ def section(name, folder):
     return lines + [""]
 
 
+def summary(sections):
+    """The README's table: a row a data set and task."""
+    lines = ["AUC on the test split, mean over seeds (best in bold):", "", row(["data set", "task", "seeds"] + MODELS),
+             row(["---", "---", "---:"] + ["---:"] * len(MODELS))]
+    for name, folder in sections:
+        runs = load(folder)
+        any_run = next(iter(runs.values()))[0]["results"]
+        for key in any_run:
+            if key[1] not in ("ctr", "cvr") or key[2] != "served" or any_run[key]["positives"] < HEADLINE_POSITIVES:
+                continue
+            means = {m: statistics.mean(r["results"][key]["auc"] for r in runs[m]) for m in runs}
+            best = max(means, key=means.get)
+            cells = [("**{:.4f}**" if m == best else "{:.4f}").format(means[m]) if m in means else "–" for m in MODELS]
+            lines.append(row([name, key[0], str(min(len(r) for r in runs.values()))] + cells))
+    return lines + [""]
+
+
+def replace_between(path, marker, lines):
+    text = path.read_text()
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    head, rest = text.split(begin)
+    path.write_text(head + begin + "\n" + "\n".join(lines) + rest[rest.index(end):])
+
+
 def write(args):
-    lines = []
-    for pair in args.sections:
-        name, folder = pair.split("=", 1)
-        lines += section(name, folder)
-    output = pathlib.Path(args.output)
-    text = output.read_text() if output.exists() else "<!-- tables:begin -->\n<!-- tables:end -->\n"
-    begin, end = text.index("<!-- tables:begin -->"), text.index("<!-- tables:end -->")
-    output.write_text(text[:begin] + "<!-- tables:begin -->\n" + "\n".join(lines) + text[end:])
+    sections = [pair.split("=", 1) for pair in args.sections]
+    replace_between(pathlib.Path(args.output), "tables", [line for name, folder in sections for line in section(name, folder)])
+    if args.readme:
+        replace_between(pathlib.Path(args.readme), "results", summary(sections))
 
 
 def main():
@@ -159,6 +179,7 @@ def main():
     command.set_defaults(run=train)
     command = commands.add_parser("write")
     command.add_argument("--output", required=True)
+    command.add_argument("--readme", help="fill the table of this page too")
     command.add_argument("sections", nargs="+", help="NAME=RUNS")
     command.set_defaults(run=write)
     args = parser.parse_args()

@@ -153,7 +153,8 @@ def state_of(run_folder):
     """The tensors and the state of the last checkpoint, less its clock."""
     metadata, tensors = read_tensors(run_folder / "checkpoint.safetensors")
     state = json.loads(metadata.pop("state"))
-    del state["seconds"]
+    del metadata["ektm.checksum"]  # covers the clock too
+    del state["seconds"], state["validation_seconds"]
     return metadata, state, tensors
 
 

@@ -28,6 +28,15 @@ at::ScalarType dtype_of(const std::string& name, const std::string& where) {
   fail(ErrorKind::Data, where, "found the tensor type '{}'; expected F32, F64, I64, I32 or U8.", name);
 }
 
+// What the checksum covers of one tensor, and of the metadata.
+std::string digest(const std::string& name, const std::string& dtype, const std::vector<int64_t>& shape, std::string_view bytes) {
+  return name + "\n" + dtype + "\n" + nlohmann::json(shape).dump() + "\n" + checksum(bytes) + "\n";
+}
+std::string digest(std::map<std::string, std::string> metadata) {
+  metadata.erase("ektm.checksum");
+  return nlohmann::json(metadata).dump();
+}
+
 [[noreturn]] void damaged(const std::filesystem::path& file, const std::string& what) {
   fail(ErrorKind::Data, file.string(), "the file is damaged: {}. Take another checkpoint, or train again.", what);
 }
@@ -50,12 +59,12 @@ void save_tensors(const std::filesystem::path& file, const TensorFile& content) 
     const uint64_t bytes = whole.nbytes();
     header[name] = {{"dtype", dtype_name(whole.scalar_type())}, {"shape", whole.sizes().vec()}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
-    digests += checksum({static_cast<const char*>(whole.const_data_ptr()), bytes});
+    digests += digest(name, dtype_name(whole.scalar_type()), whole.sizes().vec(), {static_cast<const char*>(whole.const_data_ptr()), bytes});
     tensors.push_back(std::move(whole));
   }
-  nlohmann::json metadata = content.metadata;
+  auto metadata = content.metadata;
   metadata["ektm.format"] = std::to_string(kCheckpointFormatVersion);
-  metadata["ektm.checksum"] = checksum(digests);
+  metadata["ektm.checksum"] = checksum(digests + digest(metadata));
   header["__metadata__"] = metadata;
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start at a multiple of 8
@@ -92,7 +101,7 @@ TensorFile load_tensors(const std::filesystem::path& file) {
       at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(type));
       if (tensor.nbytes() != offsets[1] - offsets[0]) damaged(file, "tensor " + name + " has the wrong size");
       if (tensor.nbytes() > 0) std::memcpy(tensor.data_ptr(), data + offsets[0], tensor.nbytes());
-      digests += checksum({data + offsets[0], tensor.nbytes()});
+      digests += digest(name, dtype_name(type), shape, {data + offsets[0], tensor.nbytes()});
       content.tensors.emplace_back(name, tensor);
     }
   } catch (const nlohmann::json::exception& error) {
@@ -102,7 +111,7 @@ TensorFile load_tensors(const std::filesystem::path& file) {
   if (version != std::to_string(kCheckpointFormatVersion))
     fail(ErrorKind::Data, file.string(), "found format version '{}'; this ektm reads version {}. Use the ektm that wrote it.", version,
          kCheckpointFormatVersion);
-  if (content.metadata["ektm.checksum"] != checksum(digests)) damaged(file, "its checksum does not match");
+  if (content.metadata["ektm.checksum"] != checksum(digests + digest(content.metadata))) damaged(file, "its checksum does not match");
   return content;
 }
 

@@ -19,7 +19,7 @@ struct TensorFile {
   const at::Tensor& at(const std::string& name, const std::filesystem::path& file) const;  // Error Model when absent
 };
 
-// Whole or absent. Adds the metadata "ektm.format" and "ektm.checksum" (XXH3-64 of the tensors' bytes).
+// Whole or absent. Adds the metadata "ektm.format" and "ektm.checksum" (XXH3-64 over names, shapes, bytes and metadata).
 void save_tensors(const std::filesystem::path& file, const TensorFile& content);
 
 // Error Io when missing; Error Data when damaged: truncated, bad header, checksum; Error Data for a newer format version.

@@ -52,6 +52,12 @@ TEST_F(Safetensors, EveryFlippedByteOfTheTensorsIsNoticed) {
   }
 }
 
+TEST_F(Safetensors, AFlippedDigitOfTheMetadataIsNoticed) {
+  std::string bytes = read_file(file_);
+  bytes[bytes.find("step") + 9] = '4';  // {\"step\": 3}
+  EXPECT_NE(error_of(bytes).find("checksum does not match"), std::string::npos) << bytes.substr(8, 300);
+}
+
 TEST_F(Safetensors, EveryTruncationIsAnError) {
   const std::string bytes = read_file(file_);
   for (size_t length = 0; length < bytes.size(); length += 13) EXPECT_NE(error_of(bytes.substr(0, length)).find("damaged"), std::string::npos) << length;

@@ -12,7 +12,7 @@ namespace ektm {
 // A failure to open or write the file `where` is an Error Io.
 inline void checked_io(const arrow::Status& status, const std::string& where) {
   if (!status.ok())
-    fail(ErrorKind::Io, where, "{}. Check the path, its permissions and the free space on the disk.", status.message());
+    fail(ErrorKind::Io, where, "{}. Check the path, its permissions and the free space on the disk.", status.ToStringWithoutContextLines());
 }
 template <class T>
 T checked_io(arrow::Result<T> result, const std::string& where) {

@@ -8,25 +8,16 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "checkpoint/safetensors.h"
+#include "data/arrow_check.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
 namespace {
 
-void check(const arrow::Status& status, const std::string& where) {
-  if (!status.ok()) fail(ErrorKind::Io, where, "{}. Check the disk and the folder.", status.message());
-}
-
-template <class T>
-T check(arrow::Result<T> result, const std::string& where) {
-  check(result.status(), where);
-  return std::move(result).ValueUnsafe();
-}
-
 std::shared_ptr<arrow::Array> float_column(const at::Tensor& scores, int64_t task, const std::string& where) {
   arrow::FloatBuilder builder;
-  check(builder.AppendValues(scores[task].contiguous().const_data_ptr<float>(), scores.size(1)), where);
-  return check(builder.Finish(), where);
+  checked_io(builder.AppendValues(scores[task].contiguous().const_data_ptr<float>(), scores.size(1)), where);
+  return checked_io(builder.Finish(), where);
 }
 
 }  // namespace
@@ -61,7 +52,7 @@ int64_t predict_files(const Predictor& predictor, const RawInput& input, const s
   const auto& tasks = predictor.info().tasks;
   const std::string where = output.string();
   AtomicFile file(output);
-  auto sink = check(arrow::io::FileOutputStream::Open(file.partial_path().string()), where);
+  auto sink = checked_io(arrow::io::FileOutputStream::Open(file.partial_path().string()), where);
   std::unique_ptr<parquet::arrow::FileWriter> writer;
   int64_t rows = 0;
   Progress progress("predict", 0, "rows");
@@ -88,13 +79,13 @@ int64_t predict_files(const Predictor& predictor, const RawInput& input, const s
       columns.push_back(float_column(scores.path, static_cast<int64_t>(t), where));
     }
     auto part = arrow::RecordBatch::Make(arrow::schema(fields), batch.rows, columns);
-    if (!writer) writer = check(parquet::arrow::FileWriter::Open(*part->schema(), arrow::default_memory_pool(), sink), where);
-    check(writer->WriteRecordBatch(*part), where);
+    if (!writer) writer = checked_io(parquet::arrow::FileWriter::Open(*part->schema(), arrow::default_memory_pool(), sink), where);
+    checked_io(writer->WriteRecordBatch(*part), where);
     progress.update(rows += batch.rows);
   });
   if (!writer) fail(ErrorKind::Data, fmt::format("{}", fmt::join(input.files, ", ")), "found no rows; nothing was scored.");
-  check(writer->Close(), where);
-  check(sink->Close(), where);
+  checked_io(writer->Close(), where);
+  checked_io(sink->Close(), where);
   file.commit();
   progress.finish();
   return rows;

@@ -29,7 +29,7 @@ using Json = nlohmann::json;
 struct TrainState {
   int64_t step = 0, epoch = 0, batch_in_epoch = 0;
   int64_t best_step = 0, bad_validations = 0, history_lines = 0;
-  double best_value = 0, seconds = 0;
+  double best_value = 0, seconds = 0, validation_seconds = 0;
   bool has_best = false, finished = false;
   std::vector<double> loss_sums;  // since the last validation: total, then each term
   int64_t loss_steps = 0;
@@ -37,6 +37,7 @@ struct TrainState {
   Json to_json() const {
     return {{"step", step}, {"epoch", epoch}, {"batch_in_epoch", batch_in_epoch}, {"best_step", best_step},
             {"bad_validations", bad_validations}, {"history_lines", history_lines}, {"best_value", best_value}, {"seconds", seconds},
+            {"validation_seconds", validation_seconds},
             {"has_best", has_best}, {"finished", finished}, {"loss_sums", loss_sums}, {"loss_steps", loss_steps}};
   }
   static TrainState from_json(const Json& json) {
@@ -49,6 +50,7 @@ struct TrainState {
     json.at("history_lines").get_to(s.history_lines);
     json.at("best_value").get_to(s.best_value);
     json.at("seconds").get_to(s.seconds);
+    json.at("validation_seconds").get_to(s.validation_seconds);
     json.at("has_best").get_to(s.has_best);
     json.at("finished").get_to(s.finished);
     json.at("loss_sums").get_to(s.loss_sums);
@@ -87,7 +89,6 @@ class Trainer {
 
     start_ = std::chrono::steady_clock::now();
     seconds_before_ = state_.seconds;
-    const int64_t steps_before = state_.step;
     bool interrupted = false;
     Progress progress("train", total_steps_ * config_.train.batch_rows, "samples");
     while (!state_.finished && !interrupted) {
@@ -121,8 +122,7 @@ class Trainer {
     outcome.best_step = state_.best_step;
     outcome.best_value = state_.best_value;
     outcome.seconds = elapsed();
-    outcome.samples_per_s =
-        static_cast<double>((state_.step - steps_before) * config_.train.batch_rows) / std::max(1e-9, elapsed() - seconds_before_ - validation_seconds_);
+    outcome.samples_per_s = static_cast<double>(state_.step * config_.train.batch_rows) / std::max(1e-9, elapsed() - state_.validation_seconds);
     if (outcome.end == TrainEnd::Finished) finish(outcome);
     return outcome;
   }
@@ -173,7 +173,7 @@ class Trainer {
     } else {
       ++state_.bad_validations;
     }
-    validation_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    state_.validation_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
     Json line = {{"step", state_.step}, {"epoch", static_cast<double>(state_.step) / static_cast<double>(loader_->batches_per_epoch())},
                  {"seconds", elapsed()}};
@@ -327,7 +327,7 @@ class Trainer {
   TrainState state_;
   std::string history_;
   std::vector<std::string> loss_names_;
-  double last_loss_ = 0, seconds_before_ = 0, validation_seconds_ = 0;
+  double last_loss_ = 0, seconds_before_ = 0;
   std::chrono::steady_clock::time_point start_;
 };
 
