@@ -77,7 +77,7 @@ void add_train_command(CLI::App& app) {
   command->add_flag("-q,--quiet", arguments->quiet, "no progress");
   command->footer(
       "Example:\n"
-      "  ektm train configs/kuairand/ektm.yaml --set data=data/kuairand --set model.lambda=0.5 --seed 7 --output runs/ektm-7\n"
+      "  ektm train configs/kuairand/ektm-mmoe.yaml --set data=data/kuairand --set model.lambda=0.5 --seed 7 --output runs/ektm-7\n"
       "Ctrl-C writes a checkpoint; --resume goes on. Watch with: tensorboard --logdir runs");
   command->callback([arguments] { run(*arguments); });
 }
