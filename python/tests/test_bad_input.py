@@ -361,7 +361,7 @@ def test_full_disk_while_predicting(trained, simulated, tmp_path):
         "--quiet",
         preexec_fn=small_files(4096),
     )
-    expect_error(done, "Io error", "scores.parquet", "Error writing", "Check the disk")
+    expect_error(done, "Io error", "scores.parquet", "Error writing", "File too large", "free space on the disk")
     assert list(tmp_path.iterdir()) == []
 
 
