@@ -1,17 +1,16 @@
-// CSV by Arrow's streaming reader. All cells stay texts.
-#include <arrow/csv/api.h>
-#include <arrow/csv/parser.h>
+// CSV text as Arrow columns. All cells stay texts.
 #include <arrow/util/utf8.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cstring>
 #include <limits>
-#include <optional>
+#include <numeric>
 #include <string_view>
 
 #include "base/error.h"
 #include "data/arrow_check.h"
 #include "data/cell_texts.h"
+#include "data/csv_tokenizer.h"
 #include "data/raw_source.h"
 
 namespace ektm {
@@ -64,65 +63,82 @@ CsvPlace scan_csv(const InputFile& file, int64_t last_row) {
   }
 }
 
-// Whether a text has an odd number of quotes. Parity, unlike a count, fits the bytes of a vector register.
-bool has_odd_quotes(std::string_view text) {
-  uint8_t odd = 0;
-  for (char c : text) odd ^= static_cast<uint8_t>(c == '"');
-  return odd != 0;
-}
+constexpr size_t kCopyBytes = 16;  // short cells are copied as so many bytes at once: behind a text as many must be readable
 
-// Follows the quotes that pass: in a file without stray quotes an odd number tells that one was left open.
-class QuoteParity : public arrow::io::InputStream {
+// Appends cells to a text column.
+class TextColumn {
  public:
-  explicit QuoteParity(std::shared_ptr<arrow::io::InputStream> inner) : inner_(std::move(inner)) {}
-  bool odd() const { return odd_; }
-
-  arrow::Status Close() override { return inner_->Close(); }
-  bool closed() const override { return inner_->closed(); }
-  arrow::Result<int64_t> Tell() const override { return inner_->Tell(); }
-  arrow::Result<int64_t> Read(int64_t count, void* out) override {
-    ARROW_ASSIGN_OR_RAISE(int64_t read, inner_->Read(count, out));
-    follow({static_cast<const char*>(out), static_cast<size_t>(read)});
-    return read;
+  void reserve_rows(int64_t rows, const std::string& where) {
+    checked_io(offsets_.Reserve(rows + 1), where);
+    offsets_.UnsafeAppend(0);
   }
-  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t count) override {
-    ARROW_ASSIGN_OR_RAISE(auto buffer, inner_->Read(count));
-    follow(std::string_view(*buffer));
-    return buffer;
+
+  // The cells at `cells`, `stride` apart.
+  void append(const char* text, const CsvCell* cells, size_t rows, size_t stride, const std::string& where) {
+    int64_t bytes = kCopyBytes;
+    for (size_t r = 0; r < rows; ++r) bytes += cells[r * stride].end - cells[r * stride].begin;
+    checked_io(bytes_.Reserve(bytes), where);
+    checked_io(offsets_.Reserve(static_cast<int64_t>(rows)), where);
+    char* const start = reinterpret_cast<char*>(bytes_.mutable_data());
+    char* out = start + bytes_.length();
+    for (size_t r = 0; r < rows; ++r) {
+      const CsvCell cell = cells[r * stride];
+      const char* from = text + cell.begin;
+      const size_t count = cell.end - cell.begin;
+      if (cell.is_escaped) {
+        out += unescape_csv({from, count}, out);
+      } else {
+        if (count <= kCopyBytes)
+          std::memcpy(out, from, kCopyBytes);
+        else
+          std::memcpy(out, from, count);
+        out += count;
+      }
+      offsets_.UnsafeAppend(static_cast<int32_t>(out - start));
+    }
+    bytes_.UnsafeAdvance(out - start - bytes_.length());
+  }
+
+  std::shared_ptr<arrow::Array> finish(const std::string& where) {
+    const int64_t rows = offsets_.length() - 1;
+    auto offsets = checked_io(offsets_.Finish(false), where);
+    auto bytes = checked_io(bytes_.Finish(false), where);
+    return std::make_shared<arrow::StringArray>(rows, std::move(offsets), std::move(bytes), nullptr, 0);
   }
 
  private:
-  void follow(std::string_view bytes) { odd_ = odd_ != has_odd_quotes(bytes); }
-
-  std::shared_ptr<arrow::io::InputStream> inner_;
-  std::atomic<bool> odd_ = false;  // Arrow reads ahead in a thread of its own
+  arrow::TypedBufferBuilder<int32_t> offsets_;
+  arrow::BufferBuilder bytes_;
 };
 
 class CsvSource : public Source {
  public:
   CsvSource(const InputFile& file, int64_t chunk_bytes, BadRows& bad_rows)
       : file_(file), where_(file.path.string()), bad_rows_(bad_rows), skipped_(std::make_shared<std::vector<int64_t>>()) {
-    parse_.newlines_in_values = true;
     read_header(chunk_bytes);
   }
 
   void select(const std::vector<std::string>& columns) override {
-    convert_.include_columns = columns;
-    if (columns.empty()) convert_.include_columns = {names_[0]};  // rows are counted even when no own column is needed
+    for (const auto& column : columns)
+      selected_.push_back(static_cast<size_t>(std::find(names_.begin(), names_.end(), column) - names_.begin()));
     open();
   }
-  void select_all() override { open(); }
+  void select_all() override {
+    selected_.resize(names_.size());
+    std::iota(selected_.begin(), selected_.end(), 0);
+    open();
+  }
 
   std::shared_ptr<arrow::RecordBatch> next() override {
-    if (!reader_) return nullptr;
-    std::shared_ptr<arrow::RecordBatch> batch;
-    check(reader_->ReadNext(&batch));
-    if (!batch && stream_->odd()) refuse_open_quote();
-    return batch;
+    while (!at_end_) {
+      fill_block();
+      if (auto batch = parse_block()) return batch;
+    }
+    return nullptr;
   }
 
   int64_t bytes_read() override {
-    auto position = raw_ ? raw_->Tell() : arrow::Result<int64_t>(0);
+    auto position = raw_->Tell();
     return position.ok() ? *position : 0;
   }
   std::shared_ptr<const std::vector<int64_t>> skipped_rows() const override { return skipped_; }
@@ -141,25 +157,10 @@ class CsvSource : public Source {
       if (end && head.empty())
         fail(ErrorKind::Data, where_, "the file is empty; expected a header line with the names of the columns.");
       refuse_other_formats(head);
-      size_t bom = head.starts_with("\xEF\xBB\xBF") ? 3 : 0;
-      arrow::csv::BlockParser parser(parse_, -1, -1, 1);
-      uint32_t parsed = 0;
-      std::string_view text = std::string_view(head).substr(bom);
-      auto status = end ? parser.ParseFinal(text, &parsed) : parser.Parse(text, &parsed);
-      // Without a whole row the parser reports an error too: then the header goes on in the next piece.
-      if (status.ok() && parser.num_rows() == 1) {
-        if (end && has_odd_quotes(head)) refuse_open_quote();
-        if (!arrow::util::ValidateUTF8(text.substr(0, parsed)))
-          fail(ErrorKind::Data, where_ + ", line 1",
-               "the header line is not in UTF-8. Convert the file, e.g. iconv -f latin1 -t utf-8.");
-        (void)parser.VisitLastRow([&](const uint8_t* data, uint32_t size, bool, bool) {
-          names_.emplace_back(reinterpret_cast<const char*>(data), size);
-          return arrow::Status::OK();
-        });
-        has_rows_ = !end || parsed < text.size();
-        // A block must hold the whole header and one more row.
-        read_.block_size =
-            static_cast<int32_t>(std::clamp<int64_t>(chunk_bytes, 2 * static_cast<int64_t>(bom + parsed), 1 << 30));
+      const size_t bom = head.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+      if (parse_header(std::string_view(head).substr(bom), end)) {
+        header_bytes_ += static_cast<int64_t>(bom);
+        max_block_bytes_ = std::clamp<int64_t>(chunk_bytes, 2 * header_bytes_, CsvTokenizer::kMaxTextBytes);
         return;
       }
       if (end)
@@ -169,6 +170,33 @@ class CsvSource : public Source {
         fail(ErrorKind::Data, where_,
              "the first line does not end within {} bytes; expected a header line. Is a quote left open?", head.size());
     }
+  }
+
+  // False when `text` does not hold the whole line.
+  bool parse_header(std::string_view text, bool is_final) {
+    // The number of columns is not known yet: that of the line is found as that of a ragged row.
+    CsvTokenizer counter(0);
+    size_t rows = 0;
+    counter.begin(text, is_final);
+    const auto stop = counter.read(nullptr, 1, rows);
+    if (stop == CsvTokenizer::Stop::OpenQuote) fail_open_quote(0);
+    if (stop != CsvTokenizer::Stop::Ragged) return false;
+    const std::string_view line = counter.ragged().text;
+    if (!arrow::util::ValidateUTF8(line))
+      fail(ErrorKind::Data, where_ + ", line 1",
+           "the header line is not in UTF-8. Convert the file, e.g. iconv -f latin1 -t utf-8.");
+    std::vector<CsvCell> cells(static_cast<size_t>(counter.ragged().found));
+    CsvTokenizer tokenizer(cells.size());
+    tokenizer.begin(line, true);
+    tokenizer.read(cells.data(), 1, rows);
+    EKTM_CHECK(rows == 1);
+    for (const CsvCell& cell : cells) {
+      std::string name(line.substr(cell.begin, cell.end - cell.begin));
+      if (cell.is_escaped) name.resize(unescape_csv(std::string(name), name.data()));
+      names_.push_back(std::move(name));
+    }
+    header_bytes_ = static_cast<int64_t>(counter.consumed());
+    return true;
   }
 
   void refuse_other_formats(const std::string& head) {
@@ -183,78 +211,127 @@ class CsvSource : public Source {
   }
 
   void open() {
-    if (!has_rows_) return;
-    parse_.invalid_row_handler = [this](const arrow::csv::InvalidRow& row) {
-      if (bad_rows_.count >= bad_rows_.limit) {
-        ragged_ = Ragged{row.number - 1, row.expected_columns, row.actual_columns, shown(row.text)};
-        return arrow::csv::InvalidRowResult::Error;
-      }
-      ++bad_rows_.count;
-      skipped_->push_back(row.number - 1);  // row.number counts the header line
-      return arrow::csv::InvalidRowResult::Skip;
-    };
-    read_.use_threads = false;
-    convert_.default_column_type = arrow::utf8();
-    convert_.check_utf8 = false;  // CellReader checks, and names the row
     raw_ = open_file(file_.path);
-    stream_ = std::make_shared<QuoteParity>(open_stream(file_, raw_));
-    auto made = arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), stream_, read_, parse_, convert_);
-    check(made.status());
-    reader_ = *made;
-  }
-
-  // Arrow takes the end of the file for the end of an open quote, and so the rows behind it for one cell.
-  void refuse_open_quote() {
-    CsvPlace place = scan_csv(file_, std::numeric_limits<int64_t>::max());
-    if (place.open_quote)
-      fail(ErrorKind::Data, fmt::format("{}, row {} (line {})", where_, place.row, place.line),
-           "a quote is opened and not closed before the end of the file. Close it.");
-  }
-
-  void check(const arrow::Status& status) {
-    if (status.ok()) return;
-    refuse_open_quote();
-    if (ragged_) {
-      std::string limit =
-          bad_rows_.limit == 0
-              ? "Correct the row, or let such rows be skipped by max_bad_rows in the schema"
-              : fmt::format(
-                    "{} rows were skipped already, as many as max_bad_rows in the schema allows: correct the data, or raise it",
-                    bad_rows_.count);
-      fail(ErrorKind::Data, csv_row(file_, ragged_->row), "found {} columns; expected {} as in the header: '{}'. {}.",
-           ragged_->found, ragged_->expected, ragged_->text, limit);
+    stream_ = open_stream(file_, raw_);
+    for (int64_t rest = header_bytes_; rest > 0;) {
+      auto piece = stream_->Read(rest);
+      if (!piece.ok()) fail_reading(piece.status());
+      if ((*piece)->size() == 0) fail(ErrorKind::Io, where_, "the file became shorter while it was read. Run again.");
+      rest -= (*piece)->size();
     }
-    fail_reading(status);
+    cells_.resize(kRowsAtATime * names_.size());
+    arrow::FieldVector fields;
+    for (size_t column : selected_) fields.push_back(arrow::field(names_[column], arrow::utf8()));
+    schema_ = arrow::schema(fields);
+    set_block_bytes(std::min(kBlockBytes, max_block_bytes_));
+  }
+
+  void set_block_bytes(int64_t bytes) {
+    block_.resize(static_cast<size_t>(bytes) + kCopyBytes);
+    block_bytes_ = bytes;
+  }
+
+  // Reads behind what the last block left, a row without its end.
+  void fill_block() {
+    while (filled_ < block_bytes_ && !is_final_) {
+      auto count = stream_->Read(block_bytes_ - filled_, block_.data() + filled_);
+      if (!count.ok()) fail_reading(count.status());
+      is_final_ = *count == 0;
+      filled_ += *count;
+    }
+  }
+
+  // The whole rows of the block; nullptr when there is none.
+  std::shared_ptr<arrow::RecordBatch> parse_block() {
+    CsvTokenizer tokenizer(names_.size());
+    tokenizer.begin({block_.data(), static_cast<size_t>(filled_)}, is_final_);
+    std::vector<TextColumn> columns(selected_.size());
+    for (auto& column : columns) column.reserve_rows(expected_rows_, where_);
+    int64_t batch_rows = 0;
+    for (auto stop = CsvTokenizer::Stop::Full; stop != CsvTokenizer::Stop::End;) {
+      size_t rows = 0;
+      stop = tokenizer.read(cells_.data(), kRowsAtATime, rows);
+      for (size_t c = 0; c < columns.size(); ++c)
+        columns[c].append(block_.data(), cells_.data() + selected_[c], rows, names_.size(), where_);
+      batch_rows += static_cast<int64_t>(rows);
+      rows_ += static_cast<int64_t>(rows);
+      if (stop == CsvTokenizer::Stop::Ragged) skip_ragged(tokenizer.ragged());
+      if (stop == CsvTokenizer::Stop::OpenQuote) fail_open_quote(rows_ + 1);
+    }
+    const int64_t consumed = static_cast<int64_t>(tokenizer.consumed());
+    if (consumed == 0 && !is_final_) grow_block();
+    at_end_ = is_final_;
+    filled_ -= consumed;
+    std::memmove(block_.data(), block_.data() + consumed, static_cast<size_t>(filled_));
+    if (batch_rows == 0) return nullptr;
+    expected_rows_ = batch_rows + batch_rows / 8;
+    arrow::ArrayVector arrays;
+    for (auto& column : columns) arrays.push_back(column.finish(where_));
+    return arrow::RecordBatch::Make(schema_, batch_rows, std::move(arrays));
+  }
+
+  void skip_ragged(const CsvTokenizer::Ragged& row) {
+    ++rows_;
+    if (bad_rows_.count < bad_rows_.limit) {
+      ++bad_rows_.count;
+      // Chunks that were given out keep the list as it was.
+      if (skipped_.use_count() > 1) skipped_ = std::make_shared<std::vector<int64_t>>(*skipped_);
+      skipped_->push_back(rows_);
+      return;
+    }
+    refuse_open_quote();
+    const std::string limit =
+        bad_rows_.limit == 0
+            ? "Correct the row, or let such rows be skipped by max_bad_rows in the schema"
+            : fmt::format(
+                  "{} rows were skipped already, as many as max_bad_rows in the schema allows: correct the data, or raise it",
+                  bad_rows_.count);
+    fail(ErrorKind::Data, csv_row(file_, rows_), "found {} columns; expected {} as in the header: '{}'. {}.", row.found,
+         names_.size(), shown(row.text), limit);
+  }
+
+  void grow_block() {
+    if (block_bytes_ < max_block_bytes_) return set_block_bytes(std::min(2 * block_bytes_, max_block_bytes_));
+    refuse_open_quote();
+    fail(ErrorKind::Data, where_,
+         "a row is longer than {} bytes, the size of a chunk. Is a quote left open? Find the cell whose quote is not closed.",
+         max_block_bytes_);
+  }
+
+  // A quote left open makes one cell of the rows behind it, up to the next quote: what is wrong there has this cause.
+  void refuse_open_quote() {
+    const CsvPlace place = scan_csv(file_, std::numeric_limits<int64_t>::max());
+    if (place.open_quote) fail_open_quote(place.row);
+  }
+  [[noreturn]] void fail_open_quote(int64_t row) {
+    fail(ErrorKind::Data, csv_row(file_, row), "a quote is opened and not closed before the end of the file. Close it.");
   }
 
   [[noreturn]] void fail_reading(const arrow::Status& status) {
     if (file_.compression != arrow::Compression::UNCOMPRESSED && !status.IsInvalid())
       fail(ErrorKind::Data, where_, "the compressed file is damaged or cut off: copy or write it again ({}).", status.message());
-    if (status.message().find("straddling") != std::string::npos)
-      fail(ErrorKind::Data, where_,
-           "a row is longer than {} bytes, the size of a chunk. Is a quote left open? Find the cell whose quote is not closed.",
-           read_.block_size);
     fail(ErrorKind::Data, where_, "the CSV cannot be read ({}).", status.message());
   }
 
-  struct Ragged {
-    int64_t row;
-    int32_t expected, found;
-    std::string text;
-  };
+  static constexpr int64_t kBlockBytes = 1 << 20;  // stays in the cache from the file to the encoded rows
+  static constexpr size_t kRowsAtATime = 64;
 
   InputFile file_;
   std::string where_;
   BadRows& bad_rows_;
   std::shared_ptr<std::vector<int64_t>> skipped_;
-  arrow::csv::ReadOptions read_ = arrow::csv::ReadOptions::Defaults();
-  arrow::csv::ParseOptions parse_ = arrow::csv::ParseOptions::Defaults();
-  arrow::csv::ConvertOptions convert_ = arrow::csv::ConvertOptions::Defaults();
-  bool has_rows_ = false;
-  std::optional<Ragged> ragged_;
+  int64_t header_bytes_ = 0;     // with the byte order mark and the line end
+  int64_t max_block_bytes_ = 0;  // a block must hold the header or a row
+  std::vector<size_t> selected_;
+  std::shared_ptr<arrow::Schema> schema_;  // of a batch
   std::shared_ptr<arrow::io::ReadableFile> raw_;
-  std::shared_ptr<QuoteParity> stream_;
-  std::shared_ptr<arrow::csv::StreamingReader> reader_;
+  std::shared_ptr<arrow::io::InputStream> stream_;
+  std::vector<char> block_;
+  int64_t block_bytes_ = 0, filled_ = 0;
+  bool is_final_ = false, at_end_ = false;  // all was read; all was parsed
+  std::vector<CsvCell> cells_;
+  int64_t rows_ = 0;  // data rows so far, skipped ones included
+  int64_t expected_rows_ = 0;
 };
 
 }  // namespace

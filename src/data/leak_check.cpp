@@ -16,15 +16,18 @@ constexpr int64_t kQuantiles = 256;
 // Mean labels of categories 0 .. n-1, drawn towards the mean of all by one row.
 class TargetMeans {
  public:
-  TargetMeans(int64_t categories, double mean) : sums_(categories, mean), rows_(categories, 1) {}
+  TargetMeans(int64_t categories, double mean) : sums_(categories, {mean, 1}) {}
   void add(int64_t category, bool label) {
-    sums_[category] += label;
-    ++rows_[category];
+    sums_[category].labels += label;
+    ++sums_[category].rows;
   }
-  double operator[](int64_t category) const { return sums_[category] / rows_[category]; }
+  double operator[](int64_t category) const { return sums_[category].labels / sums_[category].rows; }
 
  private:
-  std::vector<double> sums_, rows_;
+  struct Sum {  // side by side: one miss of the cache
+    double labels, rows;
+  };
+  std::vector<Sum> sums_;
 };
 
 }  // namespace
@@ -67,25 +70,34 @@ void LeakCheck::add(const Batch& batch) {
   }
 }
 
-template <class Use>
-void LeakCheck::for_each(bool fitting, size_t task, const Use& use) const {
+LeakCheck::TaskRows LeakCheck::rows_of(size_t task) const {
   const size_t tasks = info_.tasks.size();
-  for (int64_t r = 0; r < rows_; ++r)
-    if (fitting_[r] == fitting && observed_[r * tasks + task]) use(r, labels_[r * tasks + task] != 0);
+  TaskRows rows;
+  for (int64_t r = 0; r < rows_; ++r) {
+    const size_t at = static_cast<size_t>(r) * tasks + task;
+    if (!observed_[at]) continue;
+    (fitting_[r] ? rows.fitting : rows.scoring).push_back({static_cast<uint32_t>(r), labels_[at]});
+    rows.fitting_positives += fitting_[r] && labels_[at];
+  }
+  return rows;
 }
 
 std::vector<Leak> LeakCheck::find() const {
-  std::vector<size_t> checked;  // tasks
+  std::vector<std::pair<size_t, TaskRows>> checked;  // tasks and their rows
   for (size_t t = 0; t < info_.tasks.size(); ++t) {
-    int64_t positives = 0, negatives = 0;
-    for (bool fitting : {false, true}) for_each(fitting, t, [&](int64_t, bool label) { ++(label ? positives : negatives); });
-    if (positives >= kMinRows && negatives >= kMinRows) checked.push_back(t);
+    TaskRows rows = rows_of(t);
+    int64_t positives = 0;
+    for (const auto* half : {&rows.fitting, &rows.scoring})
+      for (const auto row : *half) positives += row.label;
+    const int64_t negatives = static_cast<int64_t>(rows.fitting.size() + rows.scoring.size()) - positives;
+    if (positives >= kMinRows && negatives >= kMinRows) checked.emplace_back(t, std::move(rows));
   }
   std::vector<Leak> leaks;
+  if (checked.empty()) return leaks;
   for (const auto& column : columns_) {
     const Categories categories = categories_of(column);
-    for (size_t t : checked)
-      if (const double found = auc(column, categories, t); found > kMaxAuc)
+    for (const auto& [t, rows] : checked)
+      if (const double found = auc(column, categories, rows); found > kMaxAuc)
         leaks.push_back({column.name, info_.tasks[t].name, found});
   }
   return leaks;
@@ -115,37 +127,35 @@ LeakCheck::Categories LeakCheck::categories_of(const Column& column) const {
   return categories;
 }
 
-double LeakCheck::auc(const Column& column, const Categories& categories, size_t task) const {
+double LeakCheck::auc(const Column& column, const Categories& categories, const TaskRows& rows) {
   const auto& values = categories.values;
-  auto range = [&](int64_t r) {
-    return column.offsets.empty() ? std::pair<int64_t, int64_t>(r, r + 1)
-                                  : std::pair<int64_t, int64_t>(column.offsets[r], column.offsets[r + 1]);
-  };
-  double fitted = 0, fitted_positives = 0;
-  for_each(true, task, [&](int64_t, bool label) { ++fitted, fitted_positives += label; });
-  if (fitted == 0) return 0.5;
-  TargetMeans means(categories.count, fitted_positives / fitted);
-  for_each(true, task, [&](int64_t r, bool label) {
-    for (auto [i, last] = range(r); i < last; ++i) means.add(values[i], label);
-  });
-
+  if (rows.fitting.empty()) return 0.5;
+  TargetMeans means(categories.count, rows.fitting_positives / static_cast<double>(rows.fitting.size()));
   std::vector<ScoredRows> scored;
   if (column.offsets.empty()) {  // rows of one category have one score
+    for (const auto row : rows.fitting) means.add(values[row.row], row.label);
     scored.resize(categories.count);
     for (int64_t c = 0; c < categories.count; ++c) scored[c].score = means[c];
-    for_each(false, task, [&](int64_t r, bool label) { ++(label ? scored[values[r]].positives : scored[values[r]].negatives); });
+    for (const auto row : rows.scoring) {
+      ScoredRows& category = scored[values[row.row]];
+      ++(row.label ? category.positives : category.negatives);
+    }
   } else {
-    for_each(false, task, [&](int64_t r, bool label) {
-      const auto [first, last] = range(r);
+    const auto& offsets = column.offsets;
+    for (const auto row : rows.fitting)
+      for (int32_t i = offsets[row.row]; i < offsets[row.row + 1]; ++i) means.add(values[i], row.label);
+    scored.reserve(rows.scoring.size());
+    for (const auto row : rows.scoring) {
+      const int32_t first = offsets[row.row], last = offsets[row.row + 1];
       double sum = 0;
-      for (int64_t i = first; i < last; ++i) sum += means[values[i]];
-      scored.push_back({sum / static_cast<double>(last - first), label, !label});
-    });
+      for (int32_t i = first; i < last; ++i) sum += means[values[i]];
+      scored.push_back({sum / static_cast<double>(last - first), row.label, !row.label});
+    }
   }
   double best = tie_aware_auc(scored).value_or(0.5);
   if (!column.numbers.empty()) {
     scored.clear();
-    for_each(false, task, [&](int64_t r, bool label) { scored.push_back({column.numbers[r], label, !label}); });
+    for (const auto row : rows.scoring) scored.push_back({column.numbers[row.row], row.label, !row.label});
     const double by_value = tie_aware_auc(scored).value_or(0.5);
     best = std::max({best, by_value, 1 - by_value});
   }

@@ -36,11 +36,17 @@ class LeakCheck {
     std::vector<int32_t> values;
     int64_t count = 0;
   };
+  // The sampled rows where a task is observed: of conversions, few among many.
+  struct TaskRows {
+    struct Row {
+      uint32_t row : 31, label : 1;
+    };
+    std::vector<Row> fitting, scoring;  // of the two halves
+    double fitting_positives = 0;
+  };
+  TaskRows rows_of(size_t task) const;
   Categories categories_of(const Column& column) const;
-  double auc(const Column& column, const Categories& categories, size_t task) const;
-  // Calls use(row, label) for the sampled rows of one half where the task is observed.
-  template <class Use>
-  void for_each(bool fitting, size_t task, const Use& use) const;
+  static double auc(const Column& column, const Categories& categories, const TaskRows& rows);
 
   const DatasetInfo info_;
   double share_;

@@ -1,5 +1,5 @@
 #pragma once
-// Raw files -> chunks of columns, with side tables joined. All reading goes through Arrow.
+// Raw files -> chunks of Arrow columns, with side tables joined.
 #include <arrow/api.h>
 
 #include <cstdint>

@@ -1,0 +1,137 @@
+#include "data/csv_tokenizer.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "base/error.h"
+
+namespace ektm {
+namespace {
+
+bool is_line_end(char c) { return c == '\n' || c == '\r'; }
+bool is_mark(char c) { return c == ',' || c == '"' || is_line_end(c); }
+
+constexpr size_t kGroupBytes = 64;
+
+// Bit i: text[i] is a mark.
+uint64_t marks_of_group(const char* text) {
+  uint64_t bits = 0;
+#ifdef __SSE2__
+  const __m128i comma = _mm_set1_epi8(','), quote = _mm_set1_epi8('"'), feed = _mm_set1_epi8('\n'), carriage = _mm_set1_epi8('\r');
+  for (size_t k = 0; k < kGroupBytes; k += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + k));
+    const __m128i found = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, comma), _mm_cmpeq_epi8(bytes, quote)),
+                                       _mm_or_si128(_mm_cmpeq_epi8(bytes, feed), _mm_cmpeq_epi8(bytes, carriage)));
+    bits |= static_cast<uint64_t>(static_cast<uint16_t>(_mm_movemask_epi8(found))) << k;
+  }
+#else
+  for (size_t k = 0; k < kGroupBytes; ++k) bits |= static_cast<uint64_t>(is_mark(text[k])) << k;
+#endif
+  return bits;
+}
+
+}  // namespace
+
+size_t unescape_csv(std::string_view raw, char* out) {
+  char* const start = out;
+  bool quoted = true;
+  for (size_t i = 1; i < raw.size(); ++i) {
+    if (quoted && raw[i] == '"') {
+      quoted = i + 1 < raw.size() && raw[i + 1] == '"';
+      if (!quoted) continue;
+      ++i;
+    }
+    *out++ = raw[i];
+  }
+  return static_cast<size_t>(out - start);
+}
+
+void CsvTokenizer::begin(std::string_view text, bool is_final) {
+  EKTM_CHECK(text.size() <= kMaxTextBytes);
+  text_ = text;
+  is_final_ = is_final;
+  at_ = window_end_ = 0;
+  marks_count_ = next_mark_ = 0;
+}
+
+bool CsvTokenizer::find_marks() {
+  marks_count_ = next_mark_ = 0;
+  while (marks_count_ == 0 && window_end_ < text_.size()) {
+    const size_t end = std::min(window_end_ + kWindowBytes, text_.size());
+    uint32_t* out = marks_;
+    size_t at = window_end_;
+    for (; at + kGroupBytes <= end; at += kGroupBytes)
+      for (uint64_t bits = marks_of_group(text_.data() + at); bits != 0; bits &= bits - 1)
+        *out++ = static_cast<uint32_t>(at) + static_cast<uint32_t>(std::countr_zero(bits));
+    for (; at < end; ++at)
+      if (is_mark(text_[at])) *out++ = static_cast<uint32_t>(at);
+    marks_count_ = static_cast<size_t>(out - marks_);
+    window_end_ = end;
+  }
+  return marks_count_ > 0;
+}
+
+CsvTokenizer::Stop CsvTokenizer::read(CsvCell* cells, size_t max_rows, size_t& rows) {
+  const char* const text = text_.data();
+  const uint32_t size = static_cast<uint32_t>(text_.size());
+  for (rows = 0; rows < max_rows;) {
+    while (at_ < size && is_line_end(text[at_])) {
+      mark();
+      ++next_mark_;
+      ++at_;
+    }
+    if (at_ == size) return Stop::End;
+    CsvCell* row = cells + rows * columns_;
+    size_t column = 0;
+    uint32_t begin = static_cast<uint32_t>(at_), end;  // of the cell
+    for (;; ++column, begin = end + 1) {
+      CsvCell cell{begin, 0, 0};
+      end = mark();
+      if (end == begin && begin < size && text[begin] == '"') {
+        ++next_mark_;
+        bool is_escaped = false;
+        for (;;) {  // to the closing quote
+          do end = mark(), ++next_mark_;
+          while (end < size && text[end] != '"');
+          if (end == size) {
+            next_mark_ = marks_count_;
+            return is_final_ ? Stop::OpenQuote : Stop::End;
+          }
+          if (end + 1 == size || text[end + 1] != '"') break;
+          is_escaped = true;
+          mark();
+          ++next_mark_;
+        }
+        const uint32_t closing = end;
+        end = mark();
+        if (end == closing + 1 && !is_escaped) {
+          cell = {begin + 1, closing, 0};
+        } else {
+          cell.is_escaped = 1;
+        }
+      }
+      while (end < size && text[end] == '"') ++next_mark_, end = mark();  // inside a cell a quote is text
+      if (end == size && !is_final_) return Stop::End;
+      if (cell.end == 0) cell.end = end;
+      if (column < columns_) row[column] = cell;
+      if (end == size) break;
+      ++next_mark_;
+      if (text[end] != ',') break;
+    }
+    const size_t row_begin = at_;
+    at_ = std::min<size_t>(end + 1, size);
+    if (column + 1 != columns_) {
+      ragged_ = {text_.substr(row_begin, end - row_begin), static_cast<int64_t>(column) + 1};
+      return Stop::Ragged;
+    }
+    ++rows;
+  }
+  return Stop::Full;
+}
+
+}  // namespace ektm
