@@ -18,7 +18,7 @@ struct Arguments {
   std::string config, output;
   std::vector<std::string> overrides;
   int64_t seed = -1, threads = -1;
-  bool resume = false, overwrite = false, quiet = false;
+  bool resume = false, overwrite = false, quiet = false, profile = false;
 };
 
 extern "C" void on_signal(int) {
@@ -49,6 +49,7 @@ void run(const Arguments& arguments) {
   options.run = arguments.output;
   options.resume = arguments.resume;
   options.overwrite = arguments.overwrite;
+  options.profile = arguments.profile;
   TrainOutcome outcome = train(config, options);
   if (outcome.end == TrainEnd::Interrupted) {
     // The run's own config holds what --set, --seed and --threads decided.
@@ -60,6 +61,8 @@ void run(const Arguments& arguments) {
   std::printf("%s: %ld steps in %.1f s (%s samples/s); best %s %.5f at step %ld\nrun folder: %s\n", config.model_name().c_str(), outcome.steps,
               outcome.seconds, compact(outcome.samples_per_s).c_str(), config.train.early_stopping.metric.c_str(), outcome.best_value,
               outcome.best_step, arguments.output.c_str());
+  if (arguments.profile)
+    std::printf("\n%strace: %s/trace.json (chrome://tracing or ui.perfetto.dev opens it)\n", outcome.profile.c_str(), arguments.output.c_str());
 }
 
 }  // namespace
@@ -74,6 +77,7 @@ void add_train_command(CLI::App& app) {
   command->add_option("--threads", arguments->threads, "over the file's threads; 0 = all cores")->check(CLI::NonNegativeNumber);
   auto* resume = command->add_flag("--resume", arguments->resume, "go on from the run's last checkpoint, bit for bit");
   command->add_flag("--overwrite", arguments->overwrite, "replace an existing run folder")->excludes(resume);
+  command->add_flag("--profile", arguments->profile, "show where the time goes, and write RUN/trace.json for a browser's trace viewer");
   command->add_flag("-q,--quiet", arguments->quiet, "no progress");
   command->footer(
       "Example:\n"

@@ -3,11 +3,13 @@
 
   scripts/tune.py --space configs/kuairand/tune.yaml --data data/kuairand --trials 8 --models mmoe,ektm-mmoe --work runs/tune/kuairand
 
-Trial 0 of a model is its defaults; trial k draws from the space with a generator seeded by (model, k), so a search can be stopped and
-called again: finished trials are read from WORK/<model>.jsonl. The best trial becomes --configs/<model>.yaml.
+Trial 0 of a model is its defaults; trial k draws from the space with generators seeded by (backbone, k) for what a backbone has, and by
+(EKTM, backbone, k) for EKTM's own keys. So trial k of EKTM stands on the very backbone of trial k of its baseline. A search can be stopped
+and called again: finished trials are read from WORK/<model>.jsonl. The best trial becomes --configs/<model>.yaml.
 """
 import argparse
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -17,7 +19,7 @@ import sys
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-EKTM = ROOT / "build" / "bin" / "ektm"
+EKTM = pathlib.Path(os.environ.get("EKTM_BUILD", ROOT / "build")) / "bin" / "ektm"
 
 
 def set_key(config, key, value):
@@ -38,25 +40,23 @@ def base_config(space, model):
 
 
 def draws(space, model):
-    """key -> choices of a model: what every run has, its backbone's keys, and EKTM's own."""
-    choices = dict(space["common"])
-    backbone = model[5:] if model.startswith("ektm-") else model
+    """(key, choices) of a model, in the order of drawing, by generator: what every run and its backbone have, then EKTM's own keys."""
+    backbone = model.removeprefix("ektm-")
     prefix = "model.backbone." if model.startswith("ektm-") else "model."
-    for key, values in space["models"][backbone].items():
-        choices[prefix + key] = values
+    keys = sorted(space["common"].items()) + [(prefix + key, values) for key, values in sorted(space["models"][backbone].items())]
+    yield backbone, keys
     if model.startswith("ektm-"):
-        for key, values in space["models"]["ektm"].items():
-            choices["model." + key] = values
-    return choices
+        yield model, [("model." + key, values) for key, values in sorted(space["models"]["ektm"].items())]
 
 
 def trial_config(space, model, trial):
     config = base_config(space, model)
-    generator = random.Random(f"{model}/{trial}")
-    for key, values in sorted(draws(space, model).items()):
-        # The first choice is the default; trial 0 takes it everywhere.
-        value = generator.choice(values)
-        set_key(config, key, values[0] if trial == 0 else value)
+    for seed, keys in draws(space, model):
+        generator = random.Random(f"{seed}/{trial}")
+        for key, values in keys:
+            value = generator.choice(values)
+            # The first choice is the default; trial 0 takes it everywhere.
+            set_key(config, key, values[0] if trial == 0 else value)
     return config
 
 

@@ -23,11 +23,13 @@ def standard_loss(output, targets, task_weights):
 
 
 def ektm_loss(output, targets, task_weights, conversions, config):
-    """L = sum_t a_t mean BCE(p_t) + lambda * sum_i a_i mean hard_i(BCE(q_i)): t over all tasks' base heads, i over the CVR tasks'
-    enhanced heads."""
+    """L = sum_r a_r mean BCE(p_r) + sum_i a_i (mean BCE(p_i) + lambda * mean hard_i(BCE(q_i))) / (1 + lambda): r over the roots, i over
+    the CVR tasks. Without share_weight, and with detach_own, nothing is divided."""
     base = [bce(logits, y) for logits, (y, _) in zip(output["base_logits"], targets)]
     base_values = [masked_mean(loss, w) for loss, (_, w) in zip(base, targets)]
-    total = sum(a * value for a, value in zip(task_weights, base_values))
+    # The two losses of a CVR task together weigh what its one loss weighs in the backbone.
+    share = 1 / (1 + config["lambda"]) if config["share_weight"] and not config["detach_own"] else 1
+    total = sum(a * (share if t in conversions else 1) * value for t, (a, value) in enumerate(zip(task_weights, base_values)))
     enhanced_values = []
     for i, q_logits in zip(conversions, output["enhanced_logits"]):
         y, w = targets[i]
@@ -54,5 +56,5 @@ def ektm_loss(output, targets, task_weights, conversions, config):
             raise ValueError(config["hard"])
         value = masked_mean(loss, w)
         enhanced_values.append(value)
-        total = total + config["lambda"] * task_weights[i] * value
+        total = total + config["lambda"] * share * task_weights[i] * value
     return total, base_values + enhanced_values

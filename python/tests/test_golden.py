@@ -150,13 +150,14 @@ OTHER_SETTINGS = [
     ("ektm_cosine_none", "model.normalize", "softmax"),
     ("ektm_label", "model.normalize", "none"),
     ("ektm_label_none", "model.normalize", "softmax"),
-    ("ektm_detach_sources", "model.detach_sources", False),
+    ("ektm_gate", "model.detach_sources", False),
     ("ektm_detach_own", "model.detach_own", False),
     ("ektm_detach_both", "model.detach_sources", False),
     ("ektm_detach_both", "model.detach_own", False),
-    ("ektm_residual", "model.transmit", "gate"),
-    ("ektm_residual_detach", "model.detach_own", False),
-    ("ektm_mmoe_parallel", "model.transmit", "residual"),
+    ("ektm_weights", "model.transmit", "gate"),
+    ("ektm_detach_both", "model.detach_own", False),
+    ("ektm_full_weight", "model.share_weight", True),
+    ("ektm_mmoe_parallel", "model.transmit", "gate"),
     ("ektm_mmoe_parallel", "model.router", False),
     ("ektm_mmoe_parallel", "model.transmitter", False),
     ("ektm_no_enhanced", "model.enhanced", True),
@@ -209,8 +210,9 @@ def test_another_setting_is_noticed(name, key, value):
     weights = start(case)
     # So that a similarity that this case does not use can be computed at all.
     weights.setdefault("router.label_similarity", torch.eye(len(case.info["tasks"]), dtype=torch.float64))
+    config = with_setting(case.config, key, value)
     with pytest.raises(AssertionError):
-        check_pass(case, with_setting(case.config, key, value), weights)
+        check_pass(case, config, weights)
 
 
 @pytest.mark.parametrize("name, key, value", OTHER_STEPS, ids=setting_ids(OTHER_STEPS))
@@ -221,7 +223,7 @@ def test_another_optimiser_setting_is_noticed(name, key, value):
         check_steps(case, config, start(case))
 
 
-@pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_residual_detach"])
+@pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_gate_detach_both"])
 def test_detaching_both_leaves_the_backbone_alone(name):
     """With detach_sources and detach_own, backbone, base heads and embeddings learn from the base losses only: their gradients
     are those of the backbone without EKTM."""

@@ -21,7 +21,7 @@ std::vector<Entry> entries() {
       if (entry.name != "ektm") all.push_back({"{name: " + entry.name + "}", chain});
     for (const auto& backbone : backbone_names()) all.push_back({"{name: ektm, backbone: {name: " + backbone + "}}", chain});
   }
-  for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: residual", "detach_sources: true", "hard: hinge",
+  for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "detach_sources: false", "hard: hinge",
                            "hard: focal", "enhanced: false"})
     all.push_back({std::string("{name: ektm, ") + keys + "}", "parallel"});
   return all;

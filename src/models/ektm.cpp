@@ -6,9 +6,9 @@
 //
 //   router       s_ij = similarity(f_i, f_j) per sample, i, j over the CVR tasks
 //                F_i  = (sum_roots f_r + sum_j s^_ij f_j) / (R + T)
-//   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i),   h_i = f_i + t_i
-//   heads        base p_i = sigmoid(w_i f_i + b_i),  enhanced q_i = sigmoid(v_i h_i + c_i); q_i is served
-//   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) )
+//   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i)
+//   heads        base p_i = sigmoid(w_i f_i + b_i),  enhanced q_i = sigmoid(w_i f_i + b_i + v_i t_i + c_i); q_i is served
+//   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
 //                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
 //                without that, rare positives gain weight as a class and the served probabilities are too high
 //
@@ -26,14 +26,14 @@ namespace {
 
 struct EktmConfig {
   bool router = true, transmitter = true, enhanced = true;
-  std::string similarity = "dot", normalize = "softmax", transmit = "gate", hard = "weight";
+  std::string similarity = "dot", normalize = "softmax", transmit = "residual", hard = "weight";
   int64_t similarity_width = 16;
-  bool detach_sources = false, detach_own = false;
+  bool detach_sources = true, detach_own = false;
   std::vector<int64_t> transmitter_hidden{32};
   double transmitter_dropout = 0;
   std::string activation = "relu";
   double lambda = 1, alpha = 1, gamma = 1;
-  bool hard_balance = true;
+  bool hard_balance = true, share_weight = true;
   void fields(FieldVisitor& v) {
     v.field("router", router, "false: F_i is the click's feature alone (ablation)");
     v.field("transmitter", transmitter, "false: h_i = f_i + F_i (ablation)");
@@ -45,8 +45,8 @@ struct EktmConfig {
     v.field("detach_sources", detach_sources, "no gradient from task i into another task's feature");
     v.field("detach_own", detach_own,
             "no gradient of the enhanced head into its own feature: with detach_sources, base heads are those of the bare backbone");
-    v.field("transmit", transmit, {"gate", "concat", "residual"},
-            "gate: h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]; residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F))");
+    v.field("transmit", transmit, {"residual", "gate", "concat"},
+            "residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F)); gate: h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]");
     v.field("transmitter_hidden", transmitter_hidden, {1, 65536}, "sizes of the hidden layers of MLP_i");
     v.field("transmitter_dropout", transmitter_dropout, {0, 0.95}, "share of MLP_i's hidden numbers dropped while training");
     v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "in MLP_i");
@@ -58,6 +58,9 @@ struct EktmConfig {
     v.field("hard_balance", hard_balance,
             "hard: weight: divide by the mean over the batch's rows of the same task and label, so that the balance of the classes, and with it "
             "calibration, stays");
+    v.field("share_weight", share_weight,
+            "divide a CVR task's two losses by 1 + lambda, so that it pulls at what all tasks share no harder than in the bare backbone; "
+            "without effect with detach_own, where the base loss alone does");
   }
 };
 
@@ -157,7 +160,10 @@ class Ektm : public Model {
       enhanced = enhanced + at::relu(enhanced - select(base, 0).detach());
     }
     at::Tensor enhanced_means = masked_mean(enhanced, select(targets.weight, 0));
-    terms.total = (base_means * all_weights).sum() + config_.lambda * (enhanced_means * select(all_weights, 0)).sum();
+    const double share = config_.share_weight && !config_.detach_own ? 1 / (1 + config_.lambda) : 1;
+    at::Tensor weights = select(all_weights, 0) * share;
+    at::Tensor base_weights = roots_.empty() ? weights : all_weights.index_copy(0, at::tensor(conversions_), weights);
+    terms.total = (base_means * base_weights).sum() + config_.lambda * (enhanced_means * weights).sum();
     for (const auto& task : spec_.tasks) terms.names.push_back(task.name);
     for (int64_t i : conversions_) terms.names.push_back(spec_.tasks[i].name + ".enhanced");
     terms.values = at::cat({base_means, enhanced_means}).detach();

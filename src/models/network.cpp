@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "models/zoo.h"
+#include "nn/profiler.h"
 
 namespace ektm {
 namespace {
@@ -45,7 +46,11 @@ Network::Network(const RunConfig& config, const DatasetInfo& info, at::Tensor la
 
 Network::Pass Network::forward(const Batch& batch, Context& context) const {
   Pass pass;
-  pass.x = embeddings_->gather(batch, context.training);
+  {
+    EKTM_PROFILE("gather");
+    pass.x = embeddings_->gather(batch, context.training);
+  }
+  EKTM_PROFILE("forward");
   pass.output = model_->forward(pass.x, context);
   return pass;
 }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "nn/profiler.h"
 
 namespace ektm {
 
@@ -23,10 +24,18 @@ LossTerms Stepper::step(const Batch& batch) {
   context.generator = generator_;
   network_.parameters().zero_grad();
   Network::Pass pass = network_.forward(batch, context);
-  LossTerms loss = network_.model().loss(pass.output, make_targets(batch, static_cast<int64_t>(network_.info().tasks.size())));
-  check_finite(loss);
-  loss.total.backward();
+  LossTerms loss;
+  {
+    EKTM_PROFILE("loss");
+    loss = network_.model().loss(pass.output, make_targets(batch, static_cast<int64_t>(network_.info().tasks.size())));
+    check_finite(loss);
+  }
+  {
+    EKTM_PROFILE("backward");
+    loss.total.backward();
+  }
 
+  EKTM_PROFILE("optimiser");
   const double rate = learning_rate_factor(config_, steps(), total_steps_);
   const double embedding_squares = network_.embeddings().collect(batch, pass.x.grad());
   double scale = 1;

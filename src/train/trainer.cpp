@@ -15,6 +15,7 @@
 #include "data/dataset.h"
 #include "models/evaluation.h"
 #include "models/network.h"
+#include "nn/profiler.h"
 #include "report/tensorboard.h"
 #include "train/label_similarity.h"
 #include "train/stepper.h"
@@ -89,12 +90,14 @@ class Trainer {
 
     start_ = std::chrono::steady_clock::now();
     seconds_before_ = state_.seconds;
+    if (options_.profile) profiler_ = std::make_unique<Profiler>();
     bool interrupted = false;
     Progress progress("train", total_steps_ * config_.train.batch_rows, "samples");
     while (!state_.finished && !interrupted) {
       loader_->start_epoch(state_.epoch, state_.batch_in_epoch);
-      while (const Batch* batch = loader_->next()) {
+      while (const Batch* batch = next_batch()) {
         train_step(*batch);
+        if (profiler_) profiler_->step_ends();
         ++state_.batch_in_epoch;
         const bool epoch_ends = state_.batch_in_epoch == loader_->batches_per_epoch();
         if (epoch_ends) ++state_.epoch, state_.batch_in_epoch = 0;
@@ -115,8 +118,12 @@ class Trainer {
       }
     }
     if (!interrupted) progress.finish(progress_note());
-
     TrainOutcome outcome;
+    if (profiler_) {
+      profiler_->stop();
+      outcome.profile = profiler_->table(config_.train.batch_rows);
+      profiler_->write_trace(options_.run / "trace.json");
+    }
     outcome.end = interrupted && !state_.finished ? TrainEnd::Interrupted : TrainEnd::Finished;
     outcome.steps = state_.step;
     outcome.best_step = state_.best_step;
@@ -129,6 +136,11 @@ class Trainer {
 
  private:
   double elapsed() const { return seconds_before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+  const Batch* next_batch() {
+    EKTM_PROFILE("input");
+    return loader_->next();
+  }
 
   void train_step(const Batch& batch) {
     LossTerms loss;
@@ -156,6 +168,7 @@ class Trainer {
   }
 
   void validate() {
+    EKTM_PROFILE("validation");
     const auto begin = std::chrono::steady_clock::now();
     ValidationResult result = validate_network(network_, *valid_, config_.train.evaluate_batch_rows);
     const double value = result.selection(config_.train.early_stopping, network_.info().tasks);
@@ -210,6 +223,7 @@ class Trainer {
   }
 
   void save_checkpoint() {
+    EKTM_PROFILE("checkpoint");
     state_.seconds = elapsed();
     TensorFile file;
     file.tensors = stepper_->state();
@@ -322,6 +336,7 @@ class Trainer {
   std::unique_ptr<Stepper> stepper_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<TensorBoardWriter> board_;
+  std::unique_ptr<Profiler> profiler_;  // with options.profile
   int64_t total_steps_ = 0;
 
   TrainState state_;

@@ -12,6 +12,7 @@ struct TrainOptions {
   std::filesystem::path run;   // the run folder
   bool resume = false;         // go on from RUN/checkpoint.safetensors
   bool overwrite = false;      // replace an existing run
+  bool profile = false;        // fill TrainOutcome::profile and write RUN/trace.json
 };
 
 enum class TrainEnd { Finished, Interrupted };
@@ -20,6 +21,7 @@ struct TrainOutcome {
   TrainEnd end = TrainEnd::Finished;
   int64_t steps = 0, best_step = 0;
   double best_value = 0, seconds = 0, samples_per_s = 0;
+  std::string profile;  // a table: where the time went
 };
 
 // Trains and leaves in the run folder: config.yaml, schema.yaml, encoders/, model.safetensors (the weights of the best validation),

@@ -36,7 +36,7 @@ inline std::vector<GoldenCase> golden_cases() {
   }
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
-  cases.push_back({"ektm_detach_sources_two_roots", "two_roots", {"model={name: ektm, detach_sources: true, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
+  cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
   cases.push_back({"single_task_linear", "parallel", {"model={name: single_task, hidden: []}"}});
   cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
   cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
@@ -48,12 +48,16 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("dot_none", "normalize: none");
   ektm("cosine_none", "similarity: cosine, normalize: none");
   ektm("label_none", "similarity: label, normalize: none");
-  ektm("detach_sources", "detach_sources: true");
-  ektm("detach_own", "detach_own: true");
-  ektm("detach_both", "detach_sources: true, detach_own: true");
+  ektm("attached", "detach_sources: false");
+  ektm("detach_own", "detach_sources: false, detach_own: true");
+  ektm("detach_both", "detach_own: true");
+  ektm("gate", "transmit: gate");
+  ektm("gate_attached", "transmit: gate, detach_sources: false");
+  ektm("gate_detach_own", "transmit: gate, detach_sources: false, detach_own: true");
+  ektm("gate_detach_both", "transmit: gate, detach_own: true");
   ektm("concat", "transmit: concat");
-  ektm("residual", "transmit: residual");
-  ektm("residual_detach", "transmit: residual, detach_sources: true, detach_own: true");
+  ektm("concat_attached", "transmit: concat, detach_sources: false");
+  ektm("no_transmitter_attached", "transmitter: false, detach_sources: false");
   ektm("no_router", "router: false");
   ektm("no_transmitter", "transmitter: false");
   ektm("no_enhanced", "enhanced: false");
@@ -62,6 +66,7 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("focal", "hard: focal, gamma: 2");
   ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
   ektm("unbalanced", "lambda: 0.5, alpha: 2, gamma: 2, hard_balance: false");
+  ektm("full_weight", "lambda: 0.5, share_weight: false");
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
   cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
   cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
