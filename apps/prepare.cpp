@@ -106,6 +106,7 @@ void add_prepare_command(CLI::App& app) {
   command->add_option("--valid", config.valid.files, "validation rows, likewise (or split.valid_from in the schema)");
   command->add_option("--test", config.test.files, "test rows, likewise");
   command->add_option("-o,--output", config.output, "folder of the encoded data set")->required();
+  command->add_option("--threads", config.threads, "0 = one a core; without influence on the result")->default_str("0");
   command->add_flag("--force", config.force, "replace an encoded data set at --output");
   command->add_flag("-q,--quiet", arguments->quiet, "no progress, no summary");
   command->footer(

@@ -1,18 +1,15 @@
 #pragma once
 // What a cell means to a feature: the same for fitting and encoding.
-#include <array>
 #include <charconv>
-#include <cmath>
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
-#include "base/hash.h"
-#include "data/cell_memo.h"
 #include "data/number_encoding.h"
-#include "data/vocabulary.h"
+#include "data/raw_reader.h"
 
 namespace ektm {
 
@@ -53,8 +50,7 @@ inline void check_id_text(std::string_view text, const CellPlace& place) {
 }
 
 // NaN: missing.
-inline double decode_number(CellReader& reader, int64_t cell_number, const CellPlace& place) {
-  const Cell cell = reader.cell(cell_number);
+inline double decode_number(const Cell& cell, const CellPlace& place) {
   if (cell.missing) return std::numeric_limits<double>::quiet_NaN();
   const std::optional<double> value = parse_finite(cell.text);
   if (!value)
@@ -66,50 +62,11 @@ inline double decode_number(CellReader& reader, int64_t cell_number, const CellP
 }
 
 // The values of a list that count: the newest (last) of a sequence, the first of a set.
-inline std::span<const std::string> kept_elements(const std::vector<std::string>& elements, const Feature& feature) {
+inline std::span<const std::string_view> kept_elements(const std::vector<std::string_view>& elements, const Feature& feature) {
   const size_t limit = static_cast<size_t>(feature.max_length);
-  const std::span<const std::string> all(elements);
+  const std::span<const std::string_view> all(elements);
   if (all.size() <= limit) return all;
   return feature.kind == FeatureKind::Sequence ? all.last(limit) : all.first(limit);
 }
-
-// The texts of some cells and their hashes, read ahead of their look-ups in a vocabulary.
-class TextBlock {
- public:
-  static constexpr size_t kMaxRows = 256;
-
-  // At most kMaxRows `rows` of the reader.
-  void read(CellReader& reader, std::span<const int64_t> rows, const Vocabulary& vocabulary) {
-    count_ = rows.size();
-    bytes_.clear();
-    for (size_t i = 0; i < count_; ++i) {
-      const Cell cell = reader.cell(rows[i]);
-      missing_[i] = cell.missing;
-      if (!cell.missing) {
-        bytes_ += cell.text;
-        hashes_[i] = hash64(cell.text);
-        vocabulary.prefetch_slot(hashes_[i]);
-      }
-      ends_[i] = bytes_.size();
-    }
-    for (size_t i = 0; i < count_; ++i)
-      if (!missing_[i]) vocabulary.prefetch_text(hashes_[i]);
-  }
-
-  size_t size() const { return count_; }
-  bool missing(size_t i) const { return missing_[i]; }
-  uint64_t hash(size_t i) const { return hashes_[i]; }
-  std::string_view text(size_t i) const {
-    const size_t start = i == 0 ? 0 : ends_[i - 1];
-    return {bytes_.data() + start, ends_[i] - start};
-  }
-
- private:
-  size_t count_ = 0;
-  std::string bytes_;
-  std::array<size_t, kMaxRows> ends_;
-  std::array<uint64_t, kMaxRows> hashes_;
-  std::array<bool, kMaxRows> missing_;
-};
 
 }  // namespace ektm

@@ -1,5 +1,6 @@
 #pragma once
-// The decoded cells of one column. A joined column repeats the cells of its side table: each of those is decoded once.
+// The reader of one column, and the decoded cells of a joined one, which repeats the cells of its side table: each of those is
+// decoded once. (So is each value of a dictionary that the file itself holds.)
 #include <arrow/api.h>
 
 #include <memory>
@@ -30,25 +31,21 @@ class CellMemo {
     reader_.emplace(chunk, column, schema);
   }
 
-  // decode(reader, cell, value) sets `value`, whose memory is reused; the reader knows the row by the number `cell`. `missing`:
-  // what a row without a match in the side table has.
+  CellReader& reader() { return *reader_; }
+  bool joined() const { return indices_ != nullptr; }
+
+  // Of a joined column. decode(cell, value) sets `value` from the cell of that number of reader(). `missing`: what a row without
+  // a match in the side table has.
   template <class Decode>
   const Value& get(int64_t row, const Value& missing, const Decode& decode) {
-    if (!indices_) {
-      decode(*reader_, row, value_);
-      return value_;
-    }
     if (array_->IsNull(row)) return missing;
     const int32_t index = indices_[row];
     if (!known_[index]) {
-      decode(*reader_, index, values_[index]);
+      decode(index, values_[index]);
       known_[index] = true;
     }
     return values_[index];
   }
-
-  CellReader& reader() { return *reader_; }
-  bool joined() const { return indices_ != nullptr; }
 
  private:
   void start_dictionary(const RawChunk& chunk, int column, const arrow::DictionaryArray& joined, const Schema& schema) {
@@ -71,7 +68,6 @@ class CellMemo {
   std::vector<bool> known_;
   std::unique_ptr<RawChunk> side_;  // at a fixed address for the reader
   std::optional<CellReader> reader_;
-  Value value_{};
 };
 
 }  // namespace ektm

@@ -3,9 +3,13 @@
 #include <arrow/compute/api.h>
 #include <arrow/util/utf8.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
+#include "data/number_encoding.h"
 
 namespace ektm {
 namespace {
@@ -109,6 +113,95 @@ void CellTexts::prepare_list(std::shared_ptr<arrow::Array> values) {
   is_list_ = true;
   elements_ = std::make_unique<CellTexts>(std::move(values), place_);
   if (elements_->is_list()) fail_type();
+}
+
+namespace {
+
+template <class StringArray>
+void get_views(const StringArray& array, bool has_nulls, int64_t first, size_t count, std::string_view* texts) {
+  const char* bytes = reinterpret_cast<const char*>(array.raw_data());
+  static constexpr char kEmpty[1] = {};
+  if (!bytes) bytes = kEmpty;  // a view of null means a missing cell
+  const auto* offsets = array.raw_value_offsets() + first;
+  for (size_t i = 0; i < count; ++i) texts[i] = {bytes + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i])};
+  if (!has_nulls) return;
+  for (size_t i = 0; i < count; ++i)
+    if (array.IsNull(first + static_cast<int64_t>(i))) texts[i] = {};
+}
+
+}  // namespace
+
+void CellTexts::get_block(int64_t first, size_t count, std::string_view* texts, std::string& numbers) {
+  if (type_ == arrow::Type::STRING)
+    return get_views(static_cast<const arrow::BinaryArray&>(*array_), has_nulls_, first, count, texts);
+  if (type_ == arrow::Type::LARGE_STRING)
+    return get_views(static_cast<const arrow::LargeBinaryArray&>(*array_), has_nulls_, first, count, texts);
+  numbers.clear();
+  numbers.reserve(count * sizeof buffer_);  // so that views of it stay valid
+  for (size_t i = 0; i < count; ++i) {
+    if (!get(first + static_cast<int64_t>(i), texts[i])) {
+      texts[i] = {};
+    } else if (const CellTexts* holder = text_holder(); texts[i].data() == holder->buffer_) {
+      numbers += texts[i];
+      texts[i] = {numbers.data() + numbers.size() - texts[i].size(), texts[i].size()};
+    }
+  }
+}
+
+template <class Array>
+bool CellTexts::copy_numbers(int64_t first, size_t count, double* out) {
+  const auto& array = static_cast<const Array&>(*array_);
+  const auto* values = array.raw_values() + first;
+  double infinite = 0;
+  for (size_t i = 0; i < count; ++i) {
+    out[i] = static_cast<double>(values[i]);
+    infinite += out[i] - out[i];  // NaN when the value is one or infinite
+  }
+  if (has_nulls_)
+    for (size_t i = 0; i < count; ++i)
+      if (array.IsNull(first + static_cast<int64_t>(i))) out[i] = std::numeric_limits<double>::quiet_NaN();
+  return !std::isnan(infinite) || std::none_of(out, out + count, [](double x) { return std::isinf(x); });
+}
+
+bool CellTexts::get_numbers(int64_t first, size_t count, double* out) {
+  switch (type_) {
+    case arrow::Type::INT8: return copy_numbers<arrow::Int8Array>(first, count, out);
+    case arrow::Type::INT16: return copy_numbers<arrow::Int16Array>(first, count, out);
+    case arrow::Type::INT32: return copy_numbers<arrow::Int32Array>(first, count, out);
+    case arrow::Type::INT64: return copy_numbers<arrow::Int64Array>(first, count, out);
+    case arrow::Type::UINT8: return copy_numbers<arrow::UInt8Array>(first, count, out);
+    case arrow::Type::UINT16: return copy_numbers<arrow::UInt16Array>(first, count, out);
+    case arrow::Type::UINT32: return copy_numbers<arrow::UInt32Array>(first, count, out);
+    case arrow::Type::UINT64: return copy_numbers<arrow::UInt64Array>(first, count, out);
+    case arrow::Type::DOUBLE: return copy_numbers<arrow::DoubleArray>(first, count, out);
+    case arrow::Type::FLOAT: return parse_floats(first, count, out);
+    default: return false;
+  }
+}
+
+// The text of a 32-bit float is its shortest; the double nearest to it is another number. Columns repeat their values, so the
+// last ones are remembered.
+bool CellTexts::parse_floats(int64_t first, size_t count, double* out) {
+  constexpr int kMemoBits = 10;
+  if (float_memo_.empty()) float_memo_.resize(size_t{1} << kMemoBits, {0.0f, 0.0});
+  const auto& array = static_cast<const arrow::FloatArray&>(*array_);
+  for (size_t i = 0; i < count; ++i) {
+    const float value = array.Value(first + static_cast<int64_t>(i));
+    if (std::isnan(value) || (has_nulls_ && array.IsNull(first + static_cast<int64_t>(i)))) {
+      out[i] = std::numeric_limits<double>::quiet_NaN();
+      continue;
+    }
+    const uint32_t bits = std::bit_cast<uint32_t>(value);
+    auto& known = float_memo_[(bits * 0x9e3779b1u) >> (32 - kMemoBits)];
+    if (std::bit_cast<uint32_t>(known.first) != bits) {
+      const char* end = std::to_chars(buffer_, buffer_ + sizeof buffer_, value).ptr;
+      const std::optional<double> parsed = parse_finite({buffer_, static_cast<size_t>(end - buffer_)});
+      if (!parsed) return false;
+      known = {value, *parsed};
+    }
+    out[i] = known.second;
+  }
+  return true;
 }
 
 std::pair<int64_t, int64_t> CellTexts::list_range(int64_t i) const {

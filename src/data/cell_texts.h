@@ -20,8 +20,12 @@ namespace ektm {
 class MissingTexts {
  public:
   explicit MissingTexts(const std::vector<std::string>& texts) : texts_(texts) {
-    for (const auto& text : texts_) lengths_[first_byte(text)] |= length_bit(text);
+    for (const auto& text : texts_) {
+      lengths_[first_byte(text)] |= length_bit(text);
+      has_numbers_ |= std::any_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+    }
   }
+  bool has_numbers() const { return has_numbers_; }  // a number's text may be among them
   bool contains(std::string_view text) const {
     return (lengths_[first_byte(text)] & length_bit(text)) != 0 && std::find(texts_.begin(), texts_.end(), text) != texts_.end();
   }
@@ -32,6 +36,7 @@ class MissingTexts {
 
   std::vector<std::string> texts_;
   std::array<uint64_t, 256> lengths_{};  // by first byte: the lengths that occur
+  bool has_numbers_ = false;
 };
 
 inline constexpr const char* kNotUtf8 =
@@ -77,6 +82,13 @@ class CellTexts {
     }
   }
 
+  // The texts of count elements from `first`; null: data() == nullptr. Those of numbers lie in `numbers`; all are valid until the
+  // next call with it, and as long as the array.
+  void get_block(int64_t first, size_t count, std::string_view* texts, std::string& numbers);
+  // The same elements as doubles, NaN = missing: exactly what parsing their texts gives. False when that takes the texts, since
+  // they are none of numbers, or one is infinite.
+  bool get_numbers(int64_t first, size_t count, double* out);
+
   // Calls consume(text) for each element of list i that is not null.
   template <class Consume>
   void for_each(int64_t i, const Consume& consume) {
@@ -99,7 +111,12 @@ class CellTexts {
     return int32_indices_ ? int32_indices_[i] : static_cast<const arrow::DictionaryArray&>(*array_).GetValueIndex(i);
   }
   std::pair<int64_t, int64_t> list_range(int64_t i) const;
+  // Whose buffer_ holds the text of a number: that of the dictionary's values for a dictionary.
+  const CellTexts* text_holder() const { return type_ == arrow::Type::DICTIONARY ? elements_->text_holder() : this; }
   [[noreturn]] void fail_type() const;
+  template <class Array>
+  bool copy_numbers(int64_t first, size_t count, double* out);
+  bool parse_floats(int64_t first, size_t count, double* out);
 
   template <class Array>
   bool number(int64_t i, std::string_view& text) {
@@ -116,6 +133,7 @@ class CellTexts {
   bool has_nulls_ = false, is_list_ = false, is_half_float_ = false;
   const int32_t* int32_indices_ = nullptr;  // of a dictionary; the usual type, that of joined columns
   std::unique_ptr<CellTexts> elements_;     // of a list: its values; of a dictionary: the dictionary
+  std::vector<std::pair<float, double>> float_memo_;
   char buffer_[32];
 };
 

@@ -22,7 +22,8 @@ constexpr size_t kGroupBytes = 64;
 uint64_t marks_of_group(const char* text) {
   uint64_t bits = 0;
 #ifdef __SSE2__
-  const __m128i comma = _mm_set1_epi8(','), quote = _mm_set1_epi8('"'), feed = _mm_set1_epi8('\n'), carriage = _mm_set1_epi8('\r');
+  const __m128i comma = _mm_set1_epi8(','), quote = _mm_set1_epi8('"');
+  const __m128i feed = _mm_set1_epi8('\n'), carriage = _mm_set1_epi8('\r');
   for (size_t k = 0; k < kGroupBytes; k += 16) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(text + k));
     const __m128i found = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, comma), _mm_cmpeq_epi8(bytes, quote)),

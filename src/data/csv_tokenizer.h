@@ -35,7 +35,8 @@ class CsvTokenizer {
   explicit CsvTokenizer(size_t columns) : columns_(columns) {}
   // `text` begins with a row and outlives the calls of read(). `is_final`: nothing follows, so that its end ends a row.
   void begin(std::string_view text, bool is_final);
-  // The cells of at most `max_rows` rows, row after row, replace `cells` (room for max_rows * columns). Sets `rows` to their number.
+  // The cells of at most `max_rows` rows, row after row, replace `cells` (room for max_rows * columns). Sets `rows` to their
+  // number.
   Stop read(CsvCell* cells, size_t max_rows, size_t& rows);
   size_t consumed() const { return at_; }
   const Ragged& ragged() const { return ragged_; }

@@ -1,7 +1,6 @@
 #pragma once
-// What `prepare` learns from the training split, how it is kept on disk, and how it encodes the chunks of raw files.
+// What `prepare` learns from the training split, and how it is kept on disk.
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -58,21 +57,7 @@ class EncoderSet : public Encoders {
 std::vector<std::string> feature_columns(const Schema& schema);
 std::vector<std::string> other_columns(const Schema& schema);
 
-// Pass 1: counts values and collects numbers over the training rows.
-class EncoderFitter {
- public:
-  explicit EncoderFitter(Schema schema);
-  ~EncoderFitter();
-  // `rows`: rows of the chunk.
-  void add(const RawChunk& chunk, std::span<const int64_t> rows);
-  std::unique_ptr<EncoderSet> finish();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
-// What RowEncoder saw, for the summary.
+// What was encoded, for the summary.
 struct EncodeCounts {
   struct Field {
     int64_t values = 0;   // cells, or elements of lists
@@ -86,21 +71,6 @@ struct EncodeCounts {
   int64_t rows = 0;
   std::vector<Field> fields;  // aligned with schema.features
   std::vector<Task> tasks;
-};
-
-// Pass 2, predict and the server: the rows of a chunk as a batch. Not thread-safe.
-class RowEncoder {
- public:
-  // `for_prediction`: columns of labels and roles may be absent from the chunk, which then has them with the type null.
-  RowEncoder(const EncoderSet& encoders, bool for_prediction);
-  ~RowEncoder();
-  // Replaces `batch` by the given rows of the chunk and adds to `counts`. Without its label a row is unobserved, without the
-  // weight column its weight is 1.
-  void encode(const RawChunk& chunk, std::span<const int64_t> rows, Batch& batch, EncodeCounts& counts);
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
 };
 
 }  // namespace ektm

@@ -1,25 +1,66 @@
 #include "data/prepare.h"
 
 #include <fmt/ranges.h>
+#include <time.h>
 
 #include <algorithm>
+#include <array>
+#include <exception>
 #include <numeric>
+#include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "data/arrow_check.h"
+#include "data/batch_assembler.h"
+#include "data/coded_spool.h"
 #include "data/dataset_writer.h"
+#include "data/encoder_fit.h"
 #include "data/leak_check.h"
+#include "data/parallel.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 namespace {
 
+double thread_cpu_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Adds the CPU time of its life to `sum`.
+class CpuTimer {
+ public:
+  explicit CpuTimer(double& sum) : sum_(sum), start_(thread_cpu_seconds()) {}
+  ~CpuTimer() { sum_ += thread_cpu_seconds() - start_; }
+  CpuTimer(const CpuTimer&) = delete;
+  CpuTimer& operator=(const CpuTimer&) = delete;
+
+ private:
+  double& sum_;
+  double start_;
+};
+
+// A chunk on its way.
+struct Step {
+  RawChunk chunk;
+  std::vector<int64_t> first, second;  // rows of the chunk by split
+  CodedChunk coded;
+  Batch first_batch, second_batch;
+};
+
+size_t thread_count(int64_t asked) {
+  if (asked < 0) fail(ErrorKind::Config, "--threads", "found {}; expected at least 1, or 0 for one a core.", asked);
+  return asked > 0 ? static_cast<size_t>(asked) : std::max(1u, std::thread::hardware_concurrency());
+}
+
 class Preparation {
  public:
-  explicit Preparation(const PrepareConfig& config) : config_(config) {
+  explicit Preparation(const PrepareConfig& config) : config_(config), workers_(thread_count(config.threads)) {
     summary_.schema = load_schema(config.schema);
     check_arguments();
     for (const auto& file : config.train.files) {
@@ -33,20 +74,69 @@ class Preparation {
     staging_ = staged.path();
     for (const RawInput* input : {&config_.train, &config_.valid, &config_.test})
       if (!input->files.empty()) check_columns(*input);
-    fit();
+    read_train();
     summary_.info = encoders_->info();
     for (const auto& slot : encoders_->slots)
       summary_.feature_rows.push_back(slot.kind == FeatureSlot::Kind::Number ? 0 : encoders_->tables[slot.table].rows());
-    encode("train", config_.train, "train", schema().valid_from == "train" ? "valid" : "");
-    if (!config_.valid.files.empty()) encode("valid", config_.valid, "valid", "");
-    if (!config_.test.files.empty()) encode("test", config_.test, "test", schema().valid_from == "test" ? "valid" : "");
+    encode_train();
+    if (!config_.valid.files.empty()) encode("valid", config_.valid, "");
+    if (!config_.test.files.empty()) encode("test", config_.test, schema().valid_from == "test" ? "valid" : "");
     sort_splits();
-    write_rest();
-    staged.commit();
+    {
+      CpuTimer timer(summary_.cpu_seconds.write);
+      write_rest();
+      staged.commit();
+    }
     return std::move(summary_);
   }
 
  private:
+  // The batches of one input, or of the two splits that it is divided into.
+  class SplitWriter {
+   public:
+    // second_split: "" = none. `maps`: of provisional rows.
+    SplitWriter(Preparation& owner, std::string first_split, std::string second_split, const RowMaps* maps)
+        : owner_(owner),
+          names_{std::move(first_split), std::move(second_split)},
+          assembler_(*owner.encoders_, maps),
+          first_(owner.staging_ / names_[0], owner.encoders_->info()) {
+      if (!names_[1].empty()) second_ = std::make_unique<DatasetWriter>(owner.staging_ / names_[1], owner.encoders_->info());
+    }
+    void assemble(Step& step) {
+      CpuTimer timer(assemble_seconds_);
+      assembler_.assemble(step.coded, step.chunk, step.first, step.first_batch, counts_[0]);
+      if (second_) assembler_.assemble(step.coded, step.chunk, step.second, step.second_batch, counts_[1]);
+    }
+    void write(const Step& step) {
+      CpuTimer timer(write_seconds_);
+      first_.append(step.first_batch);
+      if (second_) second_->append(step.second_batch);
+    }
+    void finish(const RawInput& input) {
+      PrepareSummary& summary = owner_.summary_;
+      {
+        CpuTimer timer(write_seconds_);
+        first_.finish();
+        if (second_) second_->finish();
+      }
+      summary.cpu_seconds.encode += assemble_seconds_;
+      summary.cpu_seconds.write += write_seconds_;
+      for (size_t i = 0; i < (second_ ? 2 : 1); ++i) {
+        owner_.check_rows(names_[i], counts_[i].rows, input);
+        summary.splits.push_back({names_[i], counts_[i]});
+      }
+    }
+
+   private:
+    Preparation& owner_;
+    std::string names_[2];
+    BatchAssembler assembler_;
+    DatasetWriter first_;
+    std::unique_ptr<DatasetWriter> second_;
+    EncodeCounts counts_[2];
+    double assemble_seconds_ = 0, write_seconds_ = 0;
+  };
+
   const Schema& schema() const { return summary_.schema; }
 
   void check_arguments() const {
@@ -86,28 +176,68 @@ class Preparation {
            "the folder holds an encoded data set. Use --force to replace it, or name another folder.");
   }
 
-  // Chunks of `input` with the numbers of those rows that go to the second split (`valid_from`) and of the others.
-  template <class Use>
-  void for_each_chunk(const std::string& title, const RawInput& input, const std::string& name,
-                      const std::vector<std::string>& columns, const Use& use) {
+  // Chunks through three stages: read(step) (false: no more), work(part, step) for each of `parts`, finish(part, step) for each
+  // of `finishes`. While a chunk is worked on, the one before is finished and the next one read, as far as there are threads. Of
+  // several errors, that of the earliest chunk counts.
+  template <class Read, class Work, class Finish>
+  void run_steps(const Read& read, size_t parts, const Work& work, size_t finishes, const Finish& finish) {
+    std::array<Step, 3> steps;
+    std::exception_ptr read_error;
+    bool has_before = false, has_now = read(steps[0]);
+    for (size_t k = 0; has_now || has_before; ++k) {
+      Step &before = steps[(k + 2) % 3], &now = steps[k % 3], &next = steps[(k + 1) % 3];
+      bool has_next = false;
+      workers_.run(finishes + 1 + parts, [&](size_t task) {
+        if (task < finishes) {
+          if (has_before) finish(task, before);
+        } else if (!has_now) {
+          return;
+        } else if (task > finishes) {
+          work(task - finishes - 1, now);
+        } else {
+          try {
+            has_next = read(next);
+          } catch (...) {
+            read_error = std::current_exception();
+          }
+        }
+      });
+      has_before = has_now;
+      has_now = has_next;
+    }
+    if (read_error) std::rethrow_exception(read_error);
+  }
+
+  // run_steps() over the raw chunks of `input`, with the rows that go to the second split (`valid_from`) and the others.
+  template <class Work, class Finish>
+  void run_over(const std::string& title, const RawInput& input, const std::string& name, size_t parts, const Work& work,
+                const Finish& finish) {
     RawReader::Options options;
     options.join_folders = join_folders_;
-    RawReader reader(input, schema(), columns, options);
+    options.chunk_bytes = config_.chunk_bytes;
+    RawReader reader(input, schema(), all_columns(), options);
     Progress progress(title, reader.total_bytes(), "bytes");
-    const bool divides = schema().valid_from == name;
-    RawChunk chunk;
-    std::vector<int64_t> first, second;
     int64_t row_number = 0;
-    while (reader.next(chunk)) {
-      first.clear();
-      second.clear();
-      for (int64_t row = 0; row < chunk.rows(); ++row, ++row_number)
-        (divides && goes_to_valid(row_number) ? second : first).push_back(row);
-      use(chunk, first, second);
+    auto read = [&](Step& step) {
+      CpuTimer timer(summary_.cpu_seconds.read);
+      if (!reader.next(step.chunk)) return false;
+      step.coded.begin(step.chunk.rows(), schema().features.size());
+      divide_rows(name, row_number, step);
       progress.update(reader.read_bytes());
-    }
+      return true;
+    };
+    run_steps(read, parts, work, 1, [&](size_t, Step& step) { finish(step); });
     progress.finish();
-    input_ = {name, row_number, reader.bad_rows(), reader.unmatched_rows()};
+    summary_.inputs.push_back({name, row_number, reader.bad_rows(), reader.unmatched_rows()});
+  }
+
+  // The rows of the step by split; `row_number`: of its first row within the input, moved behind its last.
+  void divide_rows(const std::string& name, int64_t& row_number, Step& step) const {
+    const bool divides = schema().valid_from == name;
+    step.first.clear();
+    step.second.clear();
+    for (int64_t row = 0; row < step.coded.rows; ++row, ++row_number)
+      (divides && goes_to_valid(row_number) ? step.second : step.first).push_back(row);
   }
 
   // By the number of the row within all files of the input, so that it does not depend on how they are cut into chunks.
@@ -115,17 +245,30 @@ class Preparation {
     return Rng(static_cast<uint64_t>(schema().valid_seed), static_cast<uint64_t>(row_number)).uniform() < schema().valid_fraction;
   }
 
-  void fit() {
+  // Fits the encoders; the coded rows go to the spool.
+  void read_train() {
     EncoderFitter fitter(schema());
-    std::vector<std::string> columns = feature_columns(schema());
-    const std::string& scenario = schema().scenario;
-    if (!scenario.empty() && std::find(columns.begin(), columns.end(), scenario) == columns.end()) columns.push_back(scenario);
-    for_each_chunk("fit encoders ", config_.train, "train", columns, [&](const RawChunk& chunk, const auto& rows, const auto&) {
-      fitter.add(chunk, rows);
-      train_rows_ += static_cast<int64_t>(rows.size());
-    });
+    spool_ = std::make_unique<CodedSpool>(staging_ / "train.spool");
+    std::vector<double> seconds(fitter.parts(), 0);  // parts run at once
+    double spool_seconds = 0;
+    run_over(
+        "read train   ", config_.train, "train", fitter.parts(),
+        [&](size_t part, Step& step) {
+          CpuTimer timer(seconds[part]);
+          fitter.add(part, step.chunk, step.first, step.coded);
+        },
+        [&](Step& step) {
+          CpuTimer timer(spool_seconds);
+          spool_->write(step.coded);
+          train_rows_ += static_cast<int64_t>(step.first.size());
+          keep_place(step.chunk);
+        });
+    CpuTimer timer(summary_.cpu_seconds.fit);
+    summary_.cpu_seconds.fit += spool_seconds + std::accumulate(seconds.begin(), seconds.end(), 0.0);
     check_rows("train", train_rows_, config_.train);
-    encoders_ = fitter.finish();
+    FittedEncoders fitted = fitter.finish();
+    encoders_ = std::move(fitted.encoders);
+    maps_ = std::move(fitted.maps);
   }
 
   std::vector<std::string> all_columns() const {
@@ -145,35 +288,67 @@ class Preparation {
     reader.next(chunk);
   }
 
-  void encode(const std::string& name, const RawInput& input, const std::string& first_split, const std::string& second_split) {
-    RowEncoder encoder(*encoders_, false);
-    DatasetWriter first(staging_ / first_split, encoders_->info());
-    std::unique_ptr<DatasetWriter> second;
-    if (!second_split.empty()) second = std::make_unique<DatasetWriter>(staging_ / second_split, encoders_->info());
+  // The chunk without its cells, for messages.
+  void keep_place(const RawChunk& chunk) {
+    RawChunk place = chunk;
+    const auto columns = chunk.columns->schema();
+    const bool same = !places_.empty() && places_.back().columns->schema()->Equals(*columns, true);
+    place.columns = same ? places_.back().columns
+                         : checked_data(arrow::RecordBatch::MakeEmpty(columns), chunk.file, "cannot be held in memory");
+    places_.push_back(std::move(place));
+  }
+
+  // The training split from the spool.
+  void encode_train() {
+    SplitWriter writer(*this, "train", schema().valid_from == "train" ? "valid" : "", &maps_);
     LeakCheck leaks(encoders_->info(), train_rows_);
-    const bool checks_leaks = first_split == "train" && !schema().allow_leak;
-    EncodeCounts first_counts, second_counts;
-    Batch batch;
-    for_each_chunk("encode " + name + std::string(7 - name.size(), ' '), input, name, all_columns(),
-                   [&](const RawChunk& chunk, const auto& first_rows, const auto& second_rows) {
-                     encoder.encode(chunk, first_rows, batch, first_counts);
-                     if (checks_leaks) leaks.add(batch);
-                     first.append(batch);
-                     if (!second) return;
-                     encoder.encode(chunk, second_rows, batch, second_counts);
-                     second->append(batch);
-                   });
-    first.finish();
-    check_rows(first_split, first_counts.rows, input);
-    if (first_split == "train") check_positives(first_counts);
-    if (checks_leaks) check_leaks(leaks);
-    summary_.splits.push_back({first_split, first_counts});
-    if (second) {
-      second->finish();
-      check_rows(second_split, second_counts.rows, input);
-      summary_.splits.push_back({second_split, second_counts});
-    }
-    summary_.inputs.push_back(input_);
+    Progress progress("encode train ", spool_->bytes(), "bytes");
+    size_t next_chunk = 0;
+    int64_t row_number = 0;
+    double read_seconds = 0;
+    run_steps(
+        [&](Step& step) {
+          CpuTimer timer(read_seconds);
+          if (!spool_->read(step.coded)) return false;
+          step.chunk = places_[next_chunk++];
+          divide_rows("train", row_number, step);
+          progress.update(spool_->bytes_read());
+          return true;
+        },
+        1, [&](size_t, Step& step) { writer.assemble(step); },
+        schema().allow_leak ? 1 : 2,
+        [&](size_t part, Step& step) {
+          if (part == 0) return writer.write(step);
+          CpuTimer timer(summary_.cpu_seconds.leak_check);
+          leaks.add(step.first_batch);
+        });
+    progress.finish();
+    spool_.reset();
+    places_.clear();
+    maps_ = {};
+    summary_.cpu_seconds.encode += read_seconds;
+    writer.finish(config_.train);
+    check_positives(summary_.splits.front().counts);
+    CpuTimer timer(summary_.cpu_seconds.leak_check);
+    if (!schema().allow_leak) check_leaks(leaks);
+  }
+
+  void encode(const std::string& name, const RawInput& input, const std::string& second_split) {
+    SplitWriter writer(*this, name, second_split, nullptr);
+    CellCoder coder(*encoders_, CellCoder::Mode::Encode);
+    std::vector<double> seconds(coder.parts(), 0);
+    run_over(
+        "encode " + name + std::string(6 - name.size(), ' '), input, name, coder.parts(),
+        [&](size_t part, Step& step) {
+          CpuTimer timer(seconds[part]);
+          coder.code(part, step.chunk, step.coded);
+        },
+        [&](Step& step) {
+          writer.assemble(step);
+          writer.write(step);
+        });
+    summary_.cpu_seconds.encode += std::accumulate(seconds.begin(), seconds.end(), 0.0);
+    writer.finish(input);
   }
 
   void sort_splits() {
@@ -246,8 +421,11 @@ class Preparation {
   std::vector<std::string> join_folders_;
   fs::path staging_;
   std::unique_ptr<EncoderSet> encoders_;
+  RowMaps maps_;
+  std::unique_ptr<CodedSpool> spool_;
+  std::vector<RawChunk> places_;  // of the spool's chunks, without their cells
   int64_t train_rows_ = 0;
-  PrepareSummary::Input input_;  // of the last pass
+  Workers workers_;
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
-// Raw files -> an encoded data set (see dataset.h, dataset_writer.h): two passes over the training split, one over the others.
+// Raw files -> an encoded data set (see dataset.h, dataset_writer.h). Each file is read once: the training split goes to a spool
+// of codes while the encoders are fitted, and from there, with its final rows, into the data set.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,6 +16,8 @@ struct PrepareConfig {
   RawInput train, valid, test;  // valid, test: no files = no such split
   std::filesystem::path output;
   bool force = false;  // replace an encoded data set
+  int64_t threads = 0;  // 0 = one a core; without influence on the result
+  int64_t chunk_bytes = RawReader::Options{}.chunk_bytes;
 };
 
 struct PrepareSummary {
@@ -32,6 +35,14 @@ struct PrepareSummary {
   std::vector<int64_t> feature_rows;  // rows of each feature's table, aligned with schema.features; 0 = a number without bins
   std::vector<Split> splits;
   std::vector<Input> inputs;
+
+  // CPU seconds of all threads, by part of the work; not part of to_json().
+  struct CpuSeconds {
+    double read = 0;    // and parse
+    double fit = 0;     // of the training split: values to provisional codes, counts, the spool
+    double encode = 0;  // of the others: values to rows; of all: rows as batches
+    double write = 0, leak_check = 0;
+  } cpu_seconds;
 
   nlohmann::json to_json() const;
 };

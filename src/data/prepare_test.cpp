@@ -587,7 +587,7 @@ TEST(PrepareOutput, AFullDiskIsAnErrorAndLeavesNothing) {
   getrlimit(RLIMIT_FSIZE, &old);
   const rlimit small{100000, old.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  expect_error(ErrorKind::Io, {"part-00000.arrow", "free space"}, [&] { prepare(config); });
+  expect_error(ErrorKind::Io, {"train.spool", "free space"}, [&] { prepare(config); });
   setrlimit(RLIMIT_FSIZE, &old);
   EXPECT_FALSE(fs::exists(folder / "out"));
   for (const auto& entry : fs::directory_iterator(folder.path()))

@@ -53,47 +53,76 @@ struct CellReader::State {
     if (int64_t bad = texts.find_invalid(); bad >= 0) throw Error(ErrorKind::Data, chunk.where(bad, name), kNotUtf8);
   }
 
+  void refuse_list(int64_t row) const {
+    if (is_list)
+      fail(ErrorKind::Data, chunk.where(row, name),
+           "found a list; expected one value. Give the feature the kind ids or sequence.");
+  }
+
   const RawChunk& chunk;
   std::string name;
   CellTexts texts;
   MissingTexts missing;
   bool is_list;
+  std::vector<std::string_view> views;
+  std::vector<size_t> ends;
+  std::string bytes;  // of numbers
 };
 
 CellReader::CellReader(const RawChunk& chunk, int column_index, const Schema& schema)
     : state_(std::make_shared<State>(chunk, column_index, schema)) {}
 
 Cell CellReader::cell(int64_t row) {
-  if (state_->is_list)
-    fail(ErrorKind::Data, state_->chunk.where(row, state_->name),
-         "found a list; expected one value. Give the feature the kind ids or sequence.");
+  state_->refuse_list(row);
   Cell cell;
   cell.missing = !state_->texts.get(row, cell.text) || state_->missing.contains(cell.text);
   return cell;
 }
 
+void CellReader::cells(int64_t first, size_t count, Cell* out) {
+  State& state = *state_;
+  state.refuse_list(first);
+  state.views.resize(count);
+  state.texts.get_block(first, count, state.views.data(), state.bytes);
+  for (size_t i = 0; i < count; ++i) {
+    const std::string_view text = state.views[i];
+    out[i] = {text, text.data() == nullptr || state.missing.contains(text)};
+  }
+}
+
+bool CellReader::numbers(int64_t first, size_t count, double* out) {
+  return !state_->is_list && !state_->missing.has_numbers() && state_->texts.get_numbers(first, count, out);
+}
+
 bool CellReader::is_float() const { return state_->texts.is_float(); }
 bool CellReader::is_list() const { return state_->is_list; }
 
-void CellReader::elements(int64_t row, const std::string& separator, std::vector<std::string>& out) {
-  size_t count = 0;
-  auto add = [&](std::string_view text) {
-    if (text.empty() || state_->missing.contains(text)) return;
-    if (count < out.size())
-      out[count].assign(text);  // keeps the string's memory
-    else
-      out.emplace_back(text);
-    ++count;
-  };
-  if (state_->is_list) {
-    state_->texts.for_each(row, add);
-  } else if (Cell whole = cell(row); !whole.missing) {
+void CellReader::elements(int64_t row, const std::string& separator, std::vector<std::string_view>& out) {
+  State& state = *state_;
+  out.clear();
+  auto is_kept = [&](std::string_view text) { return !text.empty() && !state.missing.contains(text); };
+  if (state.is_list) {
+    state.bytes.clear();
+    state.ends.clear();
+    state.texts.for_each(row, [&](std::string_view text) {
+      if (!is_kept(text)) return;
+      state.bytes += text;
+      state.ends.push_back(state.bytes.size());
+    });
+    size_t start = 0;
+    for (size_t end : state.ends) {
+      out.emplace_back(state.bytes.data() + start, end - start);
+      start = end;
+    }
+  } else if (const Cell whole = cell(row); !whole.missing) {
     std::string_view rest = whole.text;
+    auto add = [&](std::string_view text) {
+      if (is_kept(text)) out.push_back(text);
+    };
     for (size_t end; (end = rest.find(separator)) != std::string_view::npos; rest.remove_prefix(end + separator.size()))
       add(rest.substr(0, end));
     add(rest);
   }
-  out.resize(count);
 }
 
 struct RawReader::State {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/expression.h"
@@ -43,10 +44,16 @@ class CellReader {
  public:
   CellReader(const RawChunk& chunk, int column_index, const Schema& schema);
   Cell cell(int64_t row);            // valid until the next call
+  // Rows first .. first+count-1; valid until the next call of any function.
+  void cells(int64_t first, size_t count, Cell* out);
+  // Likewise, as doubles, NaN = missing: exactly what parsing the texts gives. False when that takes the texts: of texts, or
+  // numbers that are infinite or may be one of schema.missing.
+  bool numbers(int64_t first, size_t count, double* out);
   bool is_float() const;             // the raw column, or its list's element, is a floating type: ids refuse it
   bool is_list() const;              // an Arrow list; cell() is an Error Data on it
-  // The elements of a list cell, or of a text cell split at `separator`; missing and empty elements are left out. Replaces `out`.
-  void elements(int64_t row, const std::string& separator, std::vector<std::string>& out);
+  // The elements of a list cell, or of a text cell split at `separator`; missing and empty elements are left out. Replaces `out`,
+  // which is valid until the next call of any function.
+  void elements(int64_t row, const std::string& separator, std::vector<std::string_view>& out);
 
  private:
   struct State;

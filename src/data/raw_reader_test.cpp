@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/random.h"
+#include "data/number_encoding.h"
 
 namespace ektm {
 namespace {
@@ -32,6 +33,12 @@ T ok(arrow::Result<T> result) {
 }
 void ok(const arrow::Status& status) {
   if (!status.ok()) throw std::runtime_error(status.ToString());
+}
+
+Strings elements_of(CellReader& cells, int64_t row, const std::string& separator = ",") {
+  std::vector<std::string_view> elements = {"left", "over", "from", "before"};
+  cells.elements(row, separator, elements);
+  return Strings(elements.begin(), elements.end());
 }
 
 template <class Builder, class T>
@@ -435,6 +442,47 @@ TEST_F(RawReaderTest, TypesBecomeText) {
   EXPECT_EQ(chunk.where(1, "date"), path("a.parquet") + ", row 2, column date");  // no lines in Parquet
 }
 
+TEST_F(RawReaderTest, BlocksOfCellsEqualSingleCells) {
+  auto floats = array_of<arrow::FloatBuilder, float>({1.5f, std::nullopt, 0.1f, std::nanf(""), -0.0f, 0.1f, 3e38f});
+  auto doubles = array_of<arrow::DoubleBuilder, double>({0.1, 1e300, std::nullopt, -5.0, std::nan(""), 1.0 / 3, 2.0});
+  auto table = table_of({{"text", texts({"a", std::nullopt, "", "NA", "1e3", "long enough to be no short text", "x"})},
+                         {"whole", int64s({7, std::nullopt, INT64_MAX, INT64_MIN, 0, 9007199254740993, 1})},
+                         {"float", floats},
+                         {"double", doubles}});
+  for (const auto& missing : {Strings{"", "NA"}, Strings{"", "NA", "7", "0.1"}}) {
+    schema_.missing = missing;
+    for (const auto& file : {write_parquet("a.parquet", *table), write_arrow("a.arrow", *table, false)}) {
+      RawReader reader({{file}}, schema_, {"text", "whole", "float", "double"}, {});
+      RawChunk chunk;
+      ASSERT_TRUE(reader.next(chunk));
+      for (int c = 0; c < 4; ++c) {
+        CellReader cells(chunk, c, schema_);
+        std::vector<Cell> block(5);
+        cells.cells(2, 5, block.data());
+        Strings block_texts;
+        for (const Cell& cell : block) block_texts.push_back(cell.missing ? "~" : std::string(cell.text));
+        std::vector<double> numbers(5);
+        const bool has_numbers = cells.numbers(2, 5, numbers.data());
+        EXPECT_EQ(has_numbers, c > 0 && missing.size() == 2) << c;
+        for (int64_t i = 0; i < 5; ++i) {
+          const Cell cell = cells.cell(2 + i);
+          EXPECT_EQ(block_texts[i], cell.missing ? "~" : std::string(cell.text));
+          if (!has_numbers) continue;
+          EXPECT_EQ(std::isnan(numbers[i]), cell.missing);
+          if (!cell.missing) EXPECT_EQ(numbers[i], parse_finite(cell.text).value()) << cell.text;
+        }
+      }
+    }
+  }
+  // An infinite number is left to the texts, whose errors name it.
+  auto infinite = table_of({{"x", array_of<arrow::DoubleBuilder, double>({1.0, HUGE_VAL})}});
+  RawReader reader({{write_parquet("b.parquet", *infinite)}}, schema_, {"x"}, {});
+  RawChunk chunk;
+  ASSERT_TRUE(reader.next(chunk));
+  double numbers[2];
+  EXPECT_FALSE(CellReader(chunk, 0, schema_).numbers(0, 2, numbers));
+}
+
 TEST_F(RawReaderTest, UnsupportedTypesAreNamed) {
   auto child = std::make_shared<arrow::StructArray>(arrow::struct_({arrow::field("x", arrow::int64())}), 1,
                                                     arrow::ArrayVector{int64s({1})});
@@ -464,7 +512,6 @@ TEST_F(RawReaderTest, ListsAndSplitTexts) {
       RawReader reader({{file}}, schema_, {"list", "text"}, options);
       RawChunk chunk;
       size_t row = 0;
-      Strings out = {"left", "over", "from", "before"};
       while (reader.next(chunk)) {
         CellReader list(chunk, 0, schema_), text(chunk, 1, schema_);
         EXPECT_TRUE(list.is_list());
@@ -472,10 +519,8 @@ TEST_F(RawReaderTest, ListsAndSplitTexts) {
         EXPECT_FALSE(text.is_list());
         EXPECT_THROW(list.cell(0), Error);
         for (int64_t i = 0; i < chunk.rows(); ++i, ++row) {
-          list.elements(i, ",", out);
-          EXPECT_EQ(out, list_expected[row]);
-          text.elements(i, ",", out);
-          EXPECT_EQ(out, text_expected[row]);
+          EXPECT_EQ(elements_of(list, i), list_expected[row]);
+          EXPECT_EQ(elements_of(text, i), text_expected[row]);
         }
       }
       EXPECT_EQ(row, 4u);
@@ -484,11 +529,8 @@ TEST_F(RawReaderTest, ListsAndSplitTexts) {
   RawChunk chunk;
   ASSERT_TRUE(reader.next(chunk));
   CellReader cells(chunk, 0, schema_);
-  Strings out;
-  cells.elements(0, "::", out);
-  EXPECT_EQ(out, (Strings{"a", "b", "c"}));
-  cells.elements(2, "::", out);
-  EXPECT_EQ(out, Strings{});
+  EXPECT_EQ(elements_of(cells, 0, "::"), (Strings{"a", "b", "c"}));
+  EXPECT_EQ(elements_of(cells, 2, "::"), Strings{});
 }
 
 TEST_F(RawReaderTest, InvalidUtf8InParquetAndArrow) {
@@ -559,11 +601,10 @@ TEST_F(RawReaderTest, FlippedBytesGiveRowsOrAnError) {
       try {
         RawReader reader({{name}}, schema_, {"n", "w", "l"}, {});
         RawChunk chunk;
-        Strings out;
         while (reader.next(chunk))
           for (int c = 0; c < 3; ++c) {
             CellReader cells(chunk, c, schema_);
-            for (int64_t i = 0; i < chunk.rows(); ++i) cells.elements(i, ",", out);
+            for (int64_t i = 0; i < chunk.rows(); ++i) elements_of(cells, i);
           }
       } catch (const Error& error) {
         EXPECT_EQ(error.kind(), ErrorKind::Data) << error.what();
@@ -785,11 +826,8 @@ TEST_F(RawReaderTest, SideTablesKeepTheirTypes) {
   CellReader tags(chunk, 0, schema_), colours(chunk, 1, schema_), scores(chunk, 2, schema_);
   EXPECT_TRUE(tags.is_list());
   EXPECT_TRUE(scores.is_float());
-  Strings out;
-  tags.elements(0, ",", out);
-  EXPECT_EQ(out, (Strings{"t1", "all"}));
-  tags.elements(1, ",", out);
-  EXPECT_EQ(out, Strings{});
+  EXPECT_EQ(elements_of(tags, 0), (Strings{"t1", "all"}));
+  EXPECT_EQ(elements_of(tags, 1), Strings{});
   EXPECT_EQ(colours.cell(0).text, "red");
   EXPECT_TRUE(colours.cell(1).missing);
   EXPECT_EQ(colours.cell(2).text, "blue");

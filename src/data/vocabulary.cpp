@@ -5,7 +5,6 @@
 #include <arrow/ipc/api.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 #include "data/arrow_check.h"
@@ -20,33 +19,18 @@ constexpr const char* kDamaged = "the vocabulary is damaged: run `ektm prepare` 
 
 }  // namespace
 
-size_t Vocabulary::probe(std::string_view text, uint64_t hash) const {
-  const size_t mask = slots_.size() - 1;
-  const uint32_t tag = static_cast<uint32_t>(hash >> 32);
-  for (size_t at = hash & mask;; at = (at + 1) & mask) {
-    const Slot& slot = slots_[at];
-    if (slot.index < 0) return at;
-    if (slot.tag == tag && slot.length == text.size() && std::memcmp(bytes_.data() + slot.start, text.data(), text.size()) == 0)
-      return at;
-  }
-}
-
-int32_t Vocabulary::insert(std::string_view text, uint64_t hash) {
-  if (2 * ends_.size() >= slots_.size()) grow();
-  Slot& slot = slots_[probe(text, hash)];
-  if (slot.index < 0) {
-    if (size() >= kMaxTexts)
-      fail(ErrorKind::Data, "vocabulary", "found more than {} different values; use hash_buckets for this feature.", kMaxTexts);
-    if (text.size() >= kMaxTextBytes || bytes_.size() + text.size() >= kMaxBytes)
-      fail(ErrorKind::Data, "vocabulary",
-           "found a value of {} bytes among {} bytes in all; expected less than {} and {}. Use hash_buckets for this "
-           "feature.",
-           text.size(), bytes_.size(), kMaxTextBytes, kMaxBytes);
-    slot = {static_cast<uint32_t>(hash >> 32), static_cast<int32_t>(size()), bytes_.size(), text.size()};
-    bytes_ += text;
-    ends_.push_back(bytes_.size());
-  }
-  return slot.index;
+int32_t Vocabulary::add(size_t at, std::string_view text, uint32_t hash) {
+  if (size() >= kMaxTexts)
+    fail(ErrorKind::Data, "vocabulary", "found more than {} different values; use hash_buckets for this feature.", kMaxTexts);
+  if (text.size() >= kMaxTextBytes || bytes_.size() + text.size() >= kMaxBytes)
+    fail(ErrorKind::Data, "vocabulary",
+         "found a value of {} bytes among {} bytes in all; expected less than {} and {}. Use hash_buckets for this "
+         "feature.",
+         text.size(), bytes_.size(), kMaxTextBytes, kMaxBytes);
+  slots_[at] = {hash, static_cast<int32_t>(size()), bytes_.size(), text.size()};
+  bytes_ += text;
+  ends_.push_back(bytes_.size());
+  return slots_[at].index;
 }
 
 void Vocabulary::grow() {
@@ -55,7 +39,7 @@ void Vocabulary::grow() {
   const size_t mask = slots_.size() - 1;
   for (const Slot& slot : old) {
     if (slot.index < 0) continue;
-    size_t at = hash64({bytes_.data() + slot.start, slot.length}) & mask;
+    size_t at = slot.hash & mask;
     while (slots_[at].index >= 0) at = (at + 1) & mask;
     slots_[at] = slot;
   }
