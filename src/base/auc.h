@@ -15,7 +15,8 @@ struct ScoredRows {  // of one score; several may have the same
 // The chance that a positive's score is above a negative's (Mann-Whitney). Absent without both classes. Sorts `rows` by score; no
 // score may be NaN.
 inline std::optional<double> tie_aware_auc(std::vector<ScoredRows>& rows) {
-  std::sort(rows.begin(), rows.end(), [](const ScoredRows& a, const ScoredRows& b) { return a.score < b.score; });
+  auto is_below = [](const ScoredRows& a, const ScoredRows& b) { return a.score < b.score; };
+  if (!std::is_sorted(rows.begin(), rows.end(), is_below)) std::sort(rows.begin(), rows.end(), is_below);
   double wins = 0, positives = 0, negatives = 0;
   for (size_t i = 0; i < rows.size();) {
     double tied_positives = 0, tied_negatives = 0;

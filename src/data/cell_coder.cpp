@@ -143,27 +143,26 @@ struct CellCoder::State {
       }
       return;
     }
-    std::array<Cell, kBlockRows> cells;
     std::array<std::string_view, kBlockRows> texts;
     std::array<int32_t, kBlockRows> found;
-    std::array<uint32_t, kBlockRows> place;  // of each text in the block
+    std::array<uint32_t, kBlockRows> places;  // of each known text in the block
     for (size_t start = 0; start < rows; start += kBlockRows) {
       const size_t count = std::min(kBlockRows, rows - start);
-      memo.reader().cells(static_cast<int64_t>(start), count, cells.data());
+      memo.reader().texts(static_cast<int64_t>(start), count, texts.data());
       size_t known = 0;
       for (size_t i = 0; i < count; ++i) {
-        texts[known] = cells[i].text;
-        place[known] = static_cast<uint32_t>(i);
-        known += !cells[i].missing;
+        texts[known] = texts[i];
+        places[known] = static_cast<uint32_t>(i);
+        known += texts[i].data() != nullptr;
       }
       int32_t* codes = &out.codes[start];
-      auto place_of = [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + place[k])}; };
+      auto place_of = [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + places[k])}; };
       if (known == count) {
         table.find({texts.data(), known}, codes, place_of);
       } else {
         table.find({texts.data(), known}, found.data(), place_of);
         std::fill(codes, codes + count, kMissingRow);
-        for (size_t k = 0; k < known; ++k) codes[place[k]] = found[k];
+        for (size_t k = 0; k < known; ++k) codes[places[k]] = found[k];
       }
     }
   }

@@ -50,6 +50,10 @@ int64_t find_invalid_text(const arrow::Array& array) {
   }
 }
 
+bool MissingTexts::is_one_of(std::string_view text) const {
+  return std::find(texts_.begin(), texts_.end(), text) != texts_.end();
+}
+
 std::string shown(std::string_view text) {
   constexpr size_t kShownBytes = 80;
   return text.size() <= kShownBytes ? std::string(text) : std::string(text.substr(0, kShownBytes)) + "...";
@@ -118,12 +122,14 @@ void CellTexts::prepare_list(std::shared_ptr<arrow::Array> values) {
 namespace {
 
 template <class StringArray>
-void get_views(const StringArray& array, bool has_nulls, int64_t first, size_t count, std::string_view* texts) {
-  const char* bytes = reinterpret_cast<const char*>(array.raw_data());
-  static constexpr char kEmpty[1] = {};
-  if (!bytes) bytes = kEmpty;  // a view of null means a missing cell
+void get_views(const StringArray& array, bool has_nulls, int64_t first, size_t count, const MissingTexts& missing,
+               std::string_view* texts) {
+  const char* const bytes = reinterpret_cast<const char*>(array.raw_data());
   const auto* offsets = array.raw_value_offsets() + first;
-  for (size_t i = 0; i < count; ++i) texts[i] = {bytes + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i])};
+  for (size_t i = 0; i < count; ++i) {
+    const std::string_view text(bytes + offsets[i], static_cast<size_t>(offsets[i + 1] - offsets[i]));
+    texts[i] = missing.contains(text) ? std::string_view() : text;
+  }
   if (!has_nulls) return;
   for (size_t i = 0; i < count; ++i)
     if (array.IsNull(first + static_cast<int64_t>(i))) texts[i] = {};
@@ -131,19 +137,25 @@ void get_views(const StringArray& array, bool has_nulls, int64_t first, size_t c
 
 }  // namespace
 
-void CellTexts::get_block(int64_t first, size_t count, std::string_view* texts, std::string& numbers) {
-  if (type_ == arrow::Type::STRING)
-    return get_views(static_cast<const arrow::BinaryArray&>(*array_), has_nulls_, first, count, texts);
-  if (type_ == arrow::Type::LARGE_STRING)
-    return get_views(static_cast<const arrow::LargeBinaryArray&>(*array_), has_nulls_, first, count, texts);
+void CellTexts::get_block(int64_t first, size_t count, const MissingTexts& missing, std::string_view* texts,
+                          std::string& numbers) {
+  // A column of empty texts may have no bytes: then a view would not tell them from missing ones.
+  if (type_ == arrow::Type::STRING && static_cast<const arrow::BinaryArray&>(*array_).raw_data())
+    return get_views(static_cast<const arrow::BinaryArray&>(*array_), has_nulls_, first, count, missing, texts);
+  if (type_ == arrow::Type::LARGE_STRING && static_cast<const arrow::LargeBinaryArray&>(*array_).raw_data())
+    return get_views(static_cast<const arrow::LargeBinaryArray&>(*array_), has_nulls_, first, count, missing, texts);
   numbers.clear();
   numbers.reserve(count * sizeof buffer_);  // so that views of it stay valid
+  const CellTexts* const holder = text_holder();
   for (size_t i = 0; i < count; ++i) {
-    if (!get(first + static_cast<int64_t>(i), texts[i])) {
+    std::string_view text;
+    if (!get(first + static_cast<int64_t>(i), text) || missing.contains(text)) {
       texts[i] = {};
-    } else if (const CellTexts* holder = text_holder(); texts[i].data() == holder->buffer_) {
-      numbers += texts[i];
-      texts[i] = {numbers.data() + numbers.size() - texts[i].size(), texts[i].size()};
+    } else if (text.data() == holder->buffer_) {
+      numbers += text;
+      texts[i] = {numbers.data() + numbers.size() - text.size(), text.size()};
+    } else {
+      texts[i] = text.data() ? text : std::string_view("", 0);
     }
   }
 }

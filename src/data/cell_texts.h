@@ -27,10 +27,11 @@ class MissingTexts {
   }
   bool has_numbers() const { return has_numbers_; }  // a number's text may be among them
   bool contains(std::string_view text) const {
-    return (lengths_[first_byte(text)] & length_bit(text)) != 0 && std::find(texts_.begin(), texts_.end(), text) != texts_.end();
+    return (lengths_[first_byte(text)] & length_bit(text)) != 0 && is_one_of(text);
   }
 
  private:
+  bool is_one_of(std::string_view text) const;
   static uint8_t first_byte(std::string_view text) { return text.empty() ? 0 : static_cast<uint8_t>(text[0]); }
   static uint64_t length_bit(std::string_view text) { return uint64_t{1} << std::min<size_t>(text.size(), 63); }
 
@@ -82,9 +83,9 @@ class CellTexts {
     }
   }
 
-  // The texts of count elements from `first`; null: data() == nullptr. Those of numbers lie in `numbers`; all are valid until the
-  // next call with it, and as long as the array.
-  void get_block(int64_t first, size_t count, std::string_view* texts, std::string& numbers);
+  // The texts of count elements from `first`; of those missing data() == nullptr. Texts of numbers lie in `numbers`; all are valid
+  // until the next call with it, and as long as the array.
+  void get_block(int64_t first, size_t count, const MissingTexts& missing, std::string_view* texts, std::string& numbers);
   // The same elements as doubles, NaN = missing: exactly what parsing their texts gives. False when that takes the texts, since
   // they are none of numbers, or one is infinite.
   bool get_numbers(int64_t first, size_t count, double* out);

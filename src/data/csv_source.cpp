@@ -81,6 +81,7 @@ class TextColumn {
     checked_io(offsets_.Reserve(static_cast<int64_t>(rows)), where);
     char* const start = reinterpret_cast<char*>(bytes_.mutable_data());
     char* out = start + bytes_.length();
+    int32_t* offsets = offsets_.mutable_data() + offsets_.length();
     for (size_t r = 0; r < rows; ++r) {
       const CsvCell cell = cells[r * stride];
       const char* from = text + cell.begin;
@@ -94,8 +95,9 @@ class TextColumn {
           std::memcpy(out, from, count);
         out += count;
       }
-      offsets_.UnsafeAppend(static_cast<int32_t>(out - start));
+      *offsets++ = static_cast<int32_t>(out - start);
     }
+    offsets_.UnsafeAdvance(static_cast<int64_t>(rows));
     bytes_.UnsafeAdvance(out - start - bytes_.length());
   }
 

@@ -30,6 +30,22 @@ class TargetMeans {
   std::vector<Sum> sums_;
 };
 
+// The area under the curve of single rows.
+double auc_of(std::vector<double> positives, std::vector<double> negatives) {
+  sort_numbers(positives);
+  sort_numbers(negatives);
+  std::vector<ScoredRows> scored;
+  scored.reserve(positives.size() + negatives.size());
+  for (size_t p = 0, n = 0; p < positives.size() || n < negatives.size();) {
+    const bool takes_positive = n == negatives.size() || (p < positives.size() && positives[p] <= negatives[n]);
+    const double score = takes_positive ? positives[p] : negatives[n];
+    ScoredRows& rows = scored.emplace_back(ScoredRows{score, 0, 0});
+    for (; p < positives.size() && positives[p] == score; ++p) ++rows.positives;
+    for (; n < negatives.size() && negatives[n] == score; ++n) ++rows.negatives;
+  }
+  return tie_aware_auc(scored).value_or(0.5);
+}
+
 }  // namespace
 
 LeakCheck::LeakCheck(const DatasetInfo& info, int64_t rows) : info_(info) {
@@ -52,22 +68,34 @@ LeakCheck::LeakCheck(const DatasetInfo& info, int64_t rows) : info_(info) {
 
 void LeakCheck::add(const Batch& batch) {
   const size_t fields = info_.fields.size(), bags = info_.bags.size(), numbers = info_.numbers.size(), tasks = info_.tasks.size();
+  sampled_.clear();
   for (int64_t b = 0; b < batch.rows; ++b) {
     const uint64_t row = static_cast<uint64_t>(next_row_++);
     if (share_ < 1 && Rng(kSampleSeed, row).uniform() >= share_) continue;
-    ++rows_;
+    sampled_.push_back(static_cast<size_t>(b));
     fitting_.push_back(Rng(kHalfSeed, row).next() & 1);
+  }
+  rows_ += static_cast<int64_t>(sampled_.size());
+  for (size_t b : sampled_) {
     labels_.insert(labels_.end(), batch.labels.begin() + b * tasks, batch.labels.begin() + (b + 1) * tasks);
     observed_.insert(observed_.end(), batch.observed.begin() + b * tasks, batch.observed.begin() + (b + 1) * tasks);
-    for (size_t f = 0; f < fields; ++f) columns_[f].values.push_back(batch.ids[b * fields + f]);
-    for (size_t k = 0; k < bags; ++k) {
-      const Bag& bag = batch.bags[k];
-      Column& column = columns_[fields + k];
+  }
+  for (size_t f = 0; f < fields; ++f) {
+    auto& values = columns_[f].values;
+    size_t at = values.size();
+    values.resize(at + sampled_.size());
+    for (size_t b : sampled_) values[at++] = batch.ids[b * fields + f];
+  }
+  for (size_t k = 0; k < bags; ++k) {
+    const Bag& bag = batch.bags[k];
+    Column& column = columns_[fields + k];
+    for (size_t b : sampled_) {
       column.values.insert(column.values.end(), bag.values.begin() + bag.offsets[b], bag.values.begin() + bag.offsets[b + 1]);
       column.offsets.push_back(static_cast<int32_t>(column.values.size()));
     }
-    for (size_t n = 0; n < numbers; ++n) columns_[fields + bags + n].numbers.push_back(batch.numbers[b * numbers + n]);
   }
+  for (size_t n = 0; n < numbers; ++n)
+    for (size_t b : sampled_) columns_[fields + bags + n].numbers.push_back(batch.numbers[b * numbers + n]);
 }
 
 LeakCheck::TaskRows LeakCheck::rows_of(size_t task) const {
@@ -131,32 +159,32 @@ double LeakCheck::auc(const Column& column, const Categories& categories, const 
   const auto& values = categories.values;
   if (rows.fitting.empty()) return 0.5;
   TargetMeans means(categories.count, rows.fitting_positives / static_cast<double>(rows.fitting.size()));
-  std::vector<ScoredRows> scored;
-  if (column.offsets.empty()) {  // rows of one category have one score
+  double best;
+  std::vector<double> scores[2];  // of negatives and positives
+  if (column.offsets.empty()) {   // rows of one category have one score
     for (const auto row : rows.fitting) means.add(values[row.row], row.label);
-    scored.resize(categories.count);
+    std::vector<ScoredRows> scored(categories.count);
     for (int64_t c = 0; c < categories.count; ++c) scored[c].score = means[c];
     for (const auto row : rows.scoring) {
       ScoredRows& category = scored[values[row.row]];
       ++(row.label ? category.positives : category.negatives);
     }
+    best = tie_aware_auc(scored).value_or(0.5);
   } else {
     const auto& offsets = column.offsets;
     for (const auto row : rows.fitting)
       for (int32_t i = offsets[row.row]; i < offsets[row.row + 1]; ++i) means.add(values[i], row.label);
-    scored.reserve(rows.scoring.size());
     for (const auto row : rows.scoring) {
       const int32_t first = offsets[row.row], last = offsets[row.row + 1];
       double sum = 0;
       for (int32_t i = first; i < last; ++i) sum += means[values[i]];
-      scored.push_back({sum / static_cast<double>(last - first), row.label, !row.label});
+      scores[row.label].push_back(sum / static_cast<double>(last - first));
     }
+    best = auc_of(std::move(scores[1]), std::move(scores[0]));
   }
-  double best = tie_aware_auc(scored).value_or(0.5);
   if (!column.numbers.empty()) {
-    scored.clear();
-    for (const auto row : rows.scoring) scored.push_back({column.numbers[row.row], row.label, !row.label});
-    const double by_value = tie_aware_auc(scored).value_or(0.5);
+    for (const auto row : rows.scoring) scores[row.label].push_back(column.numbers[row.row]);
+    const double by_value = auc_of(std::move(scores[1]), std::move(scores[0]));
     best = std::max({best, by_value, 1 - by_value});
   }
   return best;

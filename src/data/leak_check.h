@@ -53,6 +53,7 @@ class LeakCheck {
   int64_t next_row_ = 0, rows_ = 0;  // seen; sampled
   std::vector<Column> columns_;
   std::vector<uint8_t> labels_, observed_, fitting_;  // [rows, K], [rows, K], [rows]
+  std::vector<size_t> sampled_;                       // rows of the batch
 };
 
 }  // namespace ektm

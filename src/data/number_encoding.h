@@ -49,6 +49,9 @@ class QuantileSample {
   std::vector<double> values_;
 };
 
+// Ascending; no value may be NaN. Equal to std::sort, and several times as fast on many values.
+void sort_numbers(std::vector<double>& values);
+
 // 0 .. edges.size().
 int32_t bin_of(const std::vector<double>& edges, double x);
 

@@ -79,15 +79,16 @@ Cell CellReader::cell(int64_t row) {
   return cell;
 }
 
+void CellReader::texts(int64_t first, size_t count, std::string_view* out) {
+  state_->refuse_list(first);
+  state_->texts.get_block(first, count, state_->missing, out, state_->bytes);
+}
+
 void CellReader::cells(int64_t first, size_t count, Cell* out) {
-  State& state = *state_;
-  state.refuse_list(first);
-  state.views.resize(count);
-  state.texts.get_block(first, count, state.views.data(), state.bytes);
-  for (size_t i = 0; i < count; ++i) {
-    const std::string_view text = state.views[i];
-    out[i] = {text, text.data() == nullptr || state.missing.contains(text)};
-  }
+  auto& views = state_->views;
+  views.resize(count);
+  texts(first, count, views.data());
+  for (size_t i = 0; i < count; ++i) out[i] = {views[i], views[i].data() == nullptr};
 }
 
 bool CellReader::numbers(int64_t first, size_t count, double* out) {

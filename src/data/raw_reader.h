@@ -46,6 +46,8 @@ class CellReader {
   Cell cell(int64_t row);            // valid until the next call
   // Rows first .. first+count-1; valid until the next call of any function.
   void cells(int64_t first, size_t count, Cell* out);
+  // The same as texts; of missing cells data() == nullptr.
+  void texts(int64_t first, size_t count, std::string_view* out);
   // Likewise, as doubles, NaN = missing: exactly what parsing the texts gives. False when that takes the texts: of texts, or
   // numbers that are infinite or may be one of schema.missing.
   bool numbers(int64_t first, size_t count, double* out);
