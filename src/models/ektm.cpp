@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "models/zoo.h"
 #include "nn/layers.h"
+#include "nn/ops.h"
 
 namespace ektm {
 namespace {
@@ -75,6 +76,14 @@ class Ektm : public Model {
     if (!config_.enhanced && config_.detach_own)
       fail(ErrorKind::Config, "model.detach_own",
            "found true beside enhanced: false; then no loss would train the features of the CVR tasks. Use false.");
+    using Router = ops::Router;
+    router_.similarity = config_.similarity == "dot" ? Router::Similarity::Dot
+                         : config_.similarity == "cosine" ? Router::Similarity::Cosine : Router::Similarity::Fixed;
+    router_.normalize = config_.normalize == "softmax" ? Router::Normalize::Softmax
+                        : config_.similarity == "dot" ? Router::Normalize::Sigmoid : Router::Normalize::None;
+    router_.to_sources = !config_.detach_sources;
+    router_.to_own = !config_.detach_own;
+    router_.parts = static_cast<double>(spec.tasks.size());
     const int64_t all = static_cast<int64_t>(spec.tasks.size()), count = static_cast<int64_t>(conversions_.size());
     const int64_t width = backbone_->feature_width();
     base_weight_ = store.add("head.weight", {all, width, 1}, Init::Xavier);
@@ -109,32 +118,32 @@ class Ektm : public Model {
   ModelOutput forward(const at::Tensor& x, Context& context) override {
     ModelOutput output;
     at::Tensor features = backbone_->features(x, context, output);
-    output.base_logits = at::baddbmm(base_bias_, features, base_weight_).squeeze(2);
-    at::Tensor f = select(features, 0);                                    // [T,B,d]
+    output.base_logits = ops::heads(features, base_weight_, base_bias_);
+    auto [roots, f] = split(features);                                     // [1,B,d] or undefined, [T,B,d]
     at::Tensor own = config_.detach_own ? f.detach() : f;
-    at::Tensor packet = route(features, f, own, context, output);          // F [T,B,d]
-    at::Tensor enhanced;  // [T,B,1]
+    at::Tensor packet = route(f, roots, context, output);                  // F [T,B,d]
+    at::Tensor& enhanced = output.enhanced_logits;                         // [T,B]
     if (!config_.transmitter) {
-      enhanced = at::baddbmm(enhanced_bias_, own + packet, enhanced_weight_);
+      enhanced = ops::heads(own + packet, enhanced_weight_, enhanced_bias_);
     } else {
-      at::Tensor message = mlp_out_[0].forward(mlp_[0].forward(packet, context));
+      at::Tensor message = mlp_out_[0].forward(mlp_[0].forward(packet, context), context);
       if (config_.transmit == "concat") {
-        enhanced = at::baddbmm(enhanced_bias_, at::cat({own, message}, 2), enhanced_weight_);
+        const int64_t width = own.size(2);
+        enhanced = ops::heads(own, enhanced_weight_.narrow(1, 0, width).contiguous(), enhanced_bias_) +
+                   ops::heads(message, enhanced_weight_.narrow(1, width, width).contiguous(), {});
       } else {
-        at::Tensor gate = at::sigmoid(gate_[0].forward(at::cat({own, packet}, 2)));
-        if (context.diagnose) output.diagnostics.emplace_back("gate_opening", gate.detach().mean({1, 2}));
-        at::Tensor transferred = gate * message;
+        at::Tensor gate = gate_[0].forward(own, context, packet);  // before its sigmoid
+        if (context.diagnose) output.diagnostics.emplace_back("gate_opening", at::sigmoid(gate.detach()).mean({1, 2}));
+        enhanced = ops::gated_heads(gate, message, enhanced_weight_);
         if (config_.transmit == "gate") {
-          enhanced = at::baddbmm(enhanced_bias_, own + transferred, enhanced_weight_);
+          enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
         } else {
-          at::Tensor base = select(output.base_logits, 0).unsqueeze(2);
-          enhanced = at::baddbmm(enhanced_bias_, transferred, enhanced_weight_) + (config_.detach_own ? base.detach() : base);
+          at::Tensor base = select(output.base_logits, 0);
+          enhanced = enhanced + (config_.detach_own ? base.detach() : base) + enhanced_bias_.squeeze(2);
         }
       }
     }
-    output.enhanced_logits = enhanced.squeeze(2);
-    output.logits = roots_.empty() ? output.enhanced_logits
-                                   : output.base_logits.index_copy(0, at::tensor(conversions_), output.enhanced_logits);
+    output.logits = roots_.empty() ? enhanced : output.base_logits.index_copy(0, at::tensor(conversions_), enhanced);
     if (!config_.enhanced) output.base_logits = at::Tensor();
     return output;
   }
@@ -188,53 +197,33 @@ class Ektm : public Model {
     return labels * mean(positive) + (1 - labels) * mean(negative);
   }
 
-  // F [T,B,d]. features [K,B,d]; f [T,B,d] its CVR part; own: f, detached when detach_own.
-  at::Tensor route(const at::Tensor& features, const at::Tensor& f, const at::Tensor& own, const Context& context,
-                   ModelOutput& output) const {
-    at::Tensor roots;  // [1,B,d]
-    if (!roots_.empty()) {
-      roots = features.index_select(0, at::tensor(roots_));
-      if (config_.detach_sources) roots = roots.detach();
-      roots = roots.sum(0, /*keepdim=*/true);
+  // Features [K,B,d] -> the sum of the roots' [1,B,d] (undefined without roots) and those of the CVR tasks [T,B,d].
+  std::pair<at::Tensor, at::Tensor> split(const at::Tensor& features) const {
+    if (roots_.empty()) return {at::Tensor(), features};
+    at::Tensor roots, f;
+    const int64_t count = static_cast<int64_t>(roots_.size());
+    if (roots_.back() == count - 1) {
+      // Views, whose gradients are put together in one pass.
+      auto parts = features.split_with_sizes({count, static_cast<int64_t>(conversions_.size())});
+      roots = parts[0], f = parts[1];
+    } else {
+      roots = features.index_select(0, at::tensor(roots_)), f = features.index_select(0, at::tensor(conversions_));
     }
-    const int64_t count = f.size(0);
-    if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({count, -1, -1});
-    at::Tensor queries = own.transpose(0, 1);                                        // [B,T,d]
-    at::Tensor sources = (config_.detach_sources ? f.detach() : f).transpose(0, 1);  // [B,T,d]
-    // Of value 0. A task's own term s_ii f_i is no transfer: detach_own alone decides on its gradient, as key and as source too.
-    // Where the two switches differ, adding this to task i's own source does that.
-    at::Tensor shift;
-    if (config_.detach_sources != config_.detach_own && f.requires_grad()) shift = queries - sources;
-    at::Tensor s = similarity(queries, sources, shift);                              // [B,T,T]
-    if (context.diagnose) output.diagnostics.emplace_back("similarity", s.detach().mean(0));
-    at::Tensor mixed = at::bmm(s, sources);  // [B,T,d]
-    if (shift.defined()) mixed = mixed + s.diagonal(0, 1, 2).unsqueeze(2) * shift;
-    mixed = mixed.transpose(0, 1);
-    if (roots.defined()) mixed = mixed + roots;
-    return mixed / static_cast<double>(count + static_cast<int64_t>(roots_.size()));
+    return {count == 1 ? roots : roots.sum(0, /*keepdim=*/true), f};
   }
 
-  // s^ [B,T,T] from own features [B,T,d] and sources [B,T,d]; shift [B,T,d]: see route.
-  at::Tensor similarity(const at::Tensor& f, const at::Tensor& sources, const at::Tensor& shift) const {
-    at::Tensor s;
-    if (config_.similarity == "dot") {
-      at::Tensor queries = at::matmul(f, query_);
-      s = at::bmm(queries, at::matmul(sources, key_).transpose(1, 2));
-      if (shift.defined()) s = s + at::diag_embed((queries * at::matmul(shift, key_)).sum(2));
-      s = s / std::sqrt(static_cast<double>(config_.similarity_width));
-      if (config_.normalize == "none") return at::sigmoid(s);
-    } else if (config_.similarity == "cosine") {
-      // The similarity of a feature to itself is the constant 1, so its gradient needs no shift.
-      auto unit = [](const at::Tensor& v) { return v / v.norm(2, {2}, true).clamp_min(1e-8); };
-      s = at::bmm(unit(f), unit(sources).transpose(1, 2));
-    } else {
-      s = label_similarity_.unsqueeze(0).expand({f.size(0), -1, -1});
-    }
-    return config_.normalize == "softmax" ? at::softmax(s, 2) : s;
+  // F [T,B,d] of f [T,B,d] and the roots' sum [1,B,d].
+  at::Tensor route(const at::Tensor& f, at::Tensor roots, const Context& context, ModelOutput& output) const {
+    if (roots.defined() && config_.detach_sources) roots = roots.detach();
+    if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({f.size(0), -1, -1});
+    auto [packet, similarity] = ops::route(f, roots, query_, key_, label_similarity_, router_);
+    if (context.diagnose) output.diagnostics.emplace_back("similarity", similarity.mean(0));
+    return packet;
   }
 
   EktmConfig config_;
   std::unique_ptr<Backbone> backbone_;
+  ops::Router router_;
   std::vector<int64_t> roots_, conversions_;
   at::Tensor base_weight_, base_bias_;          // [K,d,1], [K,1,1]
   at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]

@@ -32,10 +32,10 @@ class Mmoe : public Backbone {
                 {config.tower_hidden, config.activation, config.dropout}, false) {}
   int64_t feature_width() const override { return towers_.out(); }
   at::Tensor features(const at::Tensor& x, Context& context, ModelOutput& output) override {
-    at::Tensor experts = experts_.forward(x[0], context);                       // [E,B,H]
-    at::Tensor gates = at::softmax(gates_.forward(x[0]), 2).transpose(0, 1);    // [B,K,E]
-    if (context.diagnose) output.diagnostics.emplace_back("expert_gates", gates.detach().mean(0));
-    return towers_.forward(mix_experts(gates, experts), context);
+    at::Tensor experts = experts_.forward(x.squeeze(0), context);   // [E,B,H]
+    at::Tensor logits = gates_.forward(x.squeeze(0), context);      // [K,B,E]
+    if (context.diagnose) output.diagnostics.emplace_back("expert_gates", at::softmax(logits.detach(), 2).mean(1));
+    return towers_.forward(mix_experts(logits, experts), context);
   }
 
  private:

@@ -6,8 +6,11 @@
 //
 // Task experts see in_t, shared experts in_s. The shared gate sees all experts, as in the paper (two public versions let it see the
 // shared ones only). x [1,B,D] -> f [K,B,d].
+#include <numeric>
+
 #include "models/zoo.h"
 #include "nn/layers.h"
+#include "nn/ops.h"
 
 namespace ektm {
 namespace {
@@ -41,29 +44,29 @@ class Ple : public Backbone {
   int64_t feature_width() const override { return towers_->out(); }
 
   at::Tensor features(const at::Tensor& x, Context& context, ModelOutput& output) override {
-    at::Tensor task_in, shared_in = x[0];  // [K,B,in], [B,in]; at the first level all see x
+    at::Tensor task_in, shared_in = x.squeeze(0);  // [K,B,in], [B,in]; at the first level all see x
     for (size_t l = 0; l < levels_.size(); ++l) {
       Level& level = levels_[l];
-      const int64_t batch = x.size(1), own = config_.task_experts, shared = config_.shared_experts;
-      at::Tensor task_experts, shared_experts;  // [K,own,B,H], [shared,B,H]
-      if (l == 0) {
-        at::Tensor all = level.first->forward(shared_in, context);
-        task_experts = all.narrow(0, 0, tasks_ * own).unflatten(0, {tasks_, own});
-        shared_experts = all.narrow(0, tasks_ * own, shared);
-      } else {
-        at::Tensor repeated = task_in.unsqueeze(1).expand({tasks_, own, batch, task_in.size(2)}).flatten(0, 1);
-        task_experts = level.task_experts->forward(repeated, context).unflatten(0, {tasks_, own});
-        shared_experts = level.shared_experts->forward(shared_in, context);
+      const int64_t own = config_.task_experts, shared = config_.shared_experts;
+      // Task 0's own experts, task 1's, ..., then the shared ones, each [B,H].
+      std::vector<at::Tensor> experts;
+      if (l == 0)
+        experts = {level.first->forward(shared_in, context)};
+      else
+        experts = {level.task_experts->forward(task_in, context), level.shared_experts->forward(shared_in, context)};
+      at::Tensor logits = l == 0 ? level.first_gates->forward(shared_in, context) : level.gates->forward(task_in, context);  // [K,B,own+shared]
+      if (context.diagnose && l + 1 == levels_.size())
+        output.diagnostics.emplace_back("expert_gates", at::softmax(logits.detach(), 2).mean(1));
+      std::vector<int32_t> seen;
+      for (int64_t t = 0; t < tasks_; ++t) {
+        for (int64_t e = 0; e < own; ++e) seen.push_back(static_cast<int32_t>(t * own + e));
+        for (int64_t e = 0; e < shared; ++e) seen.push_back(static_cast<int32_t>(tasks_ * own + e));
       }
-      // Task gates: [K,B,own+shared]; candidates [K,own+shared,B,H].
-      at::Tensor logits = l == 0 ? level.first_gates->forward(shared_in) : level.gates->forward(task_in);
-      at::Tensor gates = at::softmax(logits, 2);
-      if (context.diagnose && l + 1 == levels_.size()) output.diagnostics.emplace_back("expert_gates", gates.detach().mean(1));
-      at::Tensor candidates = at::cat({task_experts, shared_experts.unsqueeze(0).expand({tasks_, -1, -1, -1})}, 1);
-      task_in = (gates.permute({0, 2, 1}).unsqueeze(3) * candidates).sum(1);
+      task_in = ops::softmax_mix(logits, experts, seen);
       if (level.shared_gate) {
-        at::Tensor shared_gates = at::softmax(level.shared_gate->forward(shared_in), 2).transpose(0, 1);  // [B,1,all]
-        shared_in = mix_experts(shared_gates, at::cat({task_experts.flatten(0, 1), shared_experts}, 0))[0];
+        std::vector<int32_t> all(tasks_ * own + shared);
+        std::iota(all.begin(), all.end(), 0);
+        shared_in = ops::softmax_mix(level.shared_gate->forward(shared_in, context), experts, all).squeeze(0);
       }
     }
     return towers_->forward(task_in, context);

@@ -29,7 +29,7 @@ class SharedBottom : public Backbone {
                 {config.tower_hidden, config.activation, config.dropout}, true) {}
   int64_t feature_width() const override { return towers_.out(); }
   at::Tensor features(const at::Tensor& x, Context& context, ModelOutput&) override {
-    return towers_.forward(bottom_.forward(x[0], context)[0], context);
+    return towers_.forward(bottom_.forward(x.squeeze(0), context).squeeze(0), context);
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "models/zoo.h"
 
 #include "base/error.h"
+#include "nn/ops.h"
 
 namespace ektm {
 
@@ -47,7 +48,7 @@ HeadedModel::HeadedModel(const ModelSpec& spec, ParameterStore& store, std::uniq
 ModelOutput HeadedModel::forward(const at::Tensor& x, Context& context) {
   ModelOutput output;
   at::Tensor f = backbone_->features(x, context, output);
-  output.logits = at::baddbmm(head_bias_, f, head_weight_).squeeze(2);
+  output.logits = ops::heads(f, head_weight_, head_bias_);
   return output;
 }
 

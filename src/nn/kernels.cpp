@@ -1,12 +1,17 @@
 #include "nn/kernels.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #if defined(__x86_64__)
 #define EKTM_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default"), optimize("O3")))
 #else
 #define EKTM_CLONES
 #endif
+// Bodies for both types; inlined into each clone, so that they are compiled for its instructions.
+#define EKTM_BODY template <class T> __attribute__((always_inline)) inline
 
 namespace ektm::kernels {
 
@@ -45,5 +50,299 @@ double square_sum(int64_t n, const float* x) {
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
   return sum;
 }
+
+namespace {
+
+// e^x: Cody-Waite reduction and a polynomial of degree 6 (relative error below 2e-7 in [-87, 88]; beyond, the ends' values). Written
+// out because a call to exp does not vectorise.
+inline __attribute__((always_inline)) float exponential(float x) {
+  // NaN passes through: both comparisons are false for it.
+  x = x > 88.f ? 88.f : x;
+  x = x < -87.f ? -87.f : x;
+  const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float shifted = x * 1.44269504088896341f + magic, n = shifted - magic;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.f;
+  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;  // 2^n: n lies in the low bits of `shifted`
+  return p * std::bit_cast<float>(power);
+}
+inline __attribute__((always_inline)) double exponential(double x) { return std::exp(x); }
+
+// Wellons' lowbias32 hash.
+inline __attribute__((always_inline)) uint32_t hash32(uint32_t x) {
+  x ^= x >> 16;
+  x *= 0x7feb352du;
+  x ^= x >> 15;
+  x *= 0x846ca68bu;
+  x ^= x >> 16;
+  return x;
+}
+inline __attribute__((always_inline)) bool keeps(const Dropout& dropout, uint32_t row_seed, uint32_t column) {
+  return (hash32(row_seed + column * 0x9e3779b9u) >> 8) >= dropout.drop_below;
+}
+inline __attribute__((always_inline)) uint32_t row_seed(const Dropout& dropout, int64_t row) {
+  return hash32(dropout.seed ^ hash32(static_cast<uint32_t>(row)));
+}
+
+EKTM_BODY void finish_linear_body(int64_t rows, int64_t n, int64_t first_row, const T* __restrict bias, bool relu, const Dropout& dropout,
+                                  T* __restrict y) {
+  for (int64_t r = 0; r < rows; ++r, y += n) {
+    if (bias)
+      for (int64_t i = 0; i < n; ++i) y[i] += bias[i];
+    // Written so that NaN stays NaN.
+    if (relu)
+      for (int64_t i = 0; i < n; ++i) y[i] = y[i] < 0 ? T(0) : y[i];
+    if (dropout.drop_below > 0) {
+      const uint32_t seed = row_seed(dropout, first_row + r);
+      const T scale = static_cast<T>(dropout.scale);
+      for (int64_t i = 0; i < n; ++i) y[i] = keeps(dropout, seed, static_cast<uint32_t>(i)) ? y[i] * scale : T(0);
+    }
+  }
+}
+
+EKTM_BODY void finish_linear_grad_body(int64_t rows, int64_t count, int64_t n, bool relu, float scale_in, const T* __restrict y, Rows<const T> grad,
+                                       T* __restrict out, T* __restrict bias_grad) {
+  const T scale = static_cast<T>(scale_in);
+  if (grad.stride == n) n *= count, count = 1;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t e = 0; e < count; ++e) {
+      const T* __restrict g = grad.at(r, e);
+      T* __restrict o = out + (r * count + e) * n;
+      if (relu) {
+        const T* __restrict kept = y + (r * count + e) * n;
+        for (int64_t i = 0; i < n; ++i) o[i] = kept[i] > 0 ? g[i] * scale : T(0);
+      } else {
+        for (int64_t i = 0; i < n; ++i) o[i] = g[i];
+      }
+      if (bias_grad)
+        for (int64_t i = 0; i < n; ++i) bias_grad[e * n + i] += o[i];
+    }
+}
+
+EKTM_BODY void drop_body(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* __restrict x, T* __restrict y) {
+  const T scale = static_cast<T>(dropout.scale);
+  for (int64_t r = 0; r < rows; ++r, x += n, y += n) {
+    const uint32_t seed = row_seed(dropout, first_row + r);
+    for (int64_t i = 0; i < n; ++i) y[i] = keeps(dropout, seed, static_cast<uint32_t>(i)) ? x[i] * scale : T(0);
+  }
+}
+
+EKTM_BODY void softmax_body(int64_t rows, int64_t n, T* __restrict x) {
+  for (int64_t r = 0; r < rows; ++r) {
+    T* row = x + r * n;
+    T largest = row[0];
+    for (int64_t i = 1; i < n; ++i) largest = row[i] > largest ? row[i] : largest;
+    for (int64_t i = 0; i < n; ++i) row[i] -= largest;
+  }
+  // One long loop: rows are short.
+  for (int64_t i = 0; i < rows * n; ++i) x[i] = exponential(x[i]);
+  for (int64_t r = 0; r < rows; ++r) {
+    T* row = x + r * n;
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += row[i];
+    const T inverse = 1 / sum;
+    for (int64_t i = 0; i < n; ++i) row[i] *= inverse;
+  }
+}
+
+EKTM_BODY void softmax_grad_body(int64_t rows, int64_t n, const T* __restrict y, T* __restrict d) {
+  for (int64_t r = 0; r < rows; ++r, y += n, d += n) {
+    T sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += y[i] * d[i];
+    for (int64_t i = 0; i < n; ++i) d[i] = y[i] * (d[i] - sum);
+  }
+}
+
+EKTM_BODY void sigmoid_body(int64_t n, T* __restrict x) {
+  for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + exponential(-x[i]));
+}
+
+// A tile of a row that stays in registers.
+constexpr int64_t kTile = 32;
+
+EKTM_BODY void mix_body(int64_t rows, int64_t count, int64_t n, int64_t width, const T* __restrict gates, const T* const* inputs, const int64_t* strides,
+                        const int32_t* index, const T* add, int64_t add_stride, T scale, T* __restrict out) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < count; ++k) {
+      const T* g = gates + (r * count + k) * n;
+      const int32_t* chosen = index + k * n;
+      T* __restrict o = out + (r * count + k) * width;
+      int64_t begin = 0;
+      for (; begin + kTile <= width; begin += kTile) {
+        T sum[kTile] = {};
+        if (add) std::memcpy(sum, add + r * add_stride + begin, sizeof sum);
+        for (int64_t j = 0; j < n; ++j) {
+          const T* __restrict x = inputs[chosen[j]] + r * strides[chosen[j]] + begin;
+          const T weight = g[j];
+          for (int64_t i = 0; i < kTile; ++i) sum[i] += weight * x[i];
+        }
+        for (int64_t i = 0; i < kTile; ++i) o[begin + i] = sum[i] * scale;
+      }
+      for (int64_t i = begin; i < width; ++i) {
+        T sum = add ? add[r * add_stride + i] : T(0);
+        for (int64_t j = 0; j < n; ++j) sum += g[j] * inputs[chosen[j]][r * strides[chosen[j]] + i];
+        o[i] = sum * scale;
+      }
+    }
+}
+
+// x . y in eight lanes, which the compiler may not do on its own: it would reorder the sum.
+EKTM_BODY T dot(int64_t n, const T* __restrict x, const T* __restrict y) {
+  T lanes[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t l = 0; l < 8; ++l) lanes[l] += x[i + l] * y[i + l];
+  T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+  for (; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+EKTM_BODY void mix_grad_body(int64_t rows, int64_t count, int64_t n, int64_t width, const T* __restrict gates, const T* const* inputs,
+                             const int64_t* strides, const int32_t* index, Rows<const T> grad, T scale, const uint8_t* mask, T* __restrict gate_grad,
+                             T* const* input_grads, const int64_t* grad_strides) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < count; ++k) {
+      const T* __restrict d = grad.at(r, k);
+      for (int64_t j = 0; j < n; ++j) {
+        const int32_t e = index[k * n + j];
+        const int64_t at_gate = (r * count + k) * n + j;
+        gate_grad[at_gate] = scale * dot<T>(width, d, inputs[e] + r * strides[e]);
+        if (mask && !mask[k * n + j]) continue;
+        const T weight = gates[at_gate] * scale;
+        T* __restrict dx = input_grads[e] + r * grad_strides[e];
+        for (int64_t i = 0; i < width; ++i) dx[i] += weight * d[i];
+      }
+    }
+}
+
+EKTM_BODY void dots_body(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, T bias, T* out) {
+  for (int64_t r = 0; r < rows; ++r) out[r] = dot<T>(n, x + r * x_stride, w) + bias;
+}
+
+EKTM_BODY void dots_grad_body(int64_t rows, int64_t n, const T* __restrict x, int64_t x_stride, const T* __restrict w, const T* __restrict g,
+                              T* __restrict dx, int64_t dx_stride, T* __restrict dw, T* db) {
+  T sum = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T weight = g[r];
+    sum += weight;
+    for (int64_t i = 0; i < n; ++i) dx[r * dx_stride + i] = weight * w[i];
+    for (int64_t i = 0; i < n; ++i) dw[i] += weight * x[r * x_stride + i];
+  }
+  *db += sum;
+}
+
+EKTM_BODY void gated_dots_body(int64_t rows, int64_t n, const T* __restrict gate, int64_t gate_stride, const T* __restrict m, int64_t m_stride,
+                               const T* __restrict w, T* __restrict s, int64_t s_stride, T* __restrict out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    T* __restrict row = s + r * s_stride;
+    for (int64_t i = 0; i < n; ++i) row[i] = 1 / (1 + exponential(-gate[r * gate_stride + i]));
+    T lanes[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+      for (int64_t l = 0; l < 8; ++l) lanes[l] += w[i + l] * row[i + l] * m[r * m_stride + i + l];
+    T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+    for (; i < n; ++i) sum += w[i] * row[i] * m[r * m_stride + i];
+    out[r] = sum;
+  }
+}
+
+EKTM_BODY void gated_dots_grad_body(int64_t rows, int64_t n, const T* __restrict s, int64_t s_stride, const T* __restrict m, int64_t m_stride,
+                                    const T* __restrict w, const T* __restrict g, T* __restrict dgate, int64_t dgate_stride, T* __restrict dm,
+                                    int64_t dm_stride, T* __restrict dw) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T weight = g[r];
+    const T* __restrict open = s + r * s_stride;
+    const T* __restrict message = m + r * m_stride;
+    T* __restrict to_gate = dgate + r * dgate_stride;
+    T* __restrict to_message = dm + r * dm_stride;
+    for (int64_t i = 0; i < n; ++i) {
+      const T up = weight * w[i] * open[i];
+      to_message[i] = up;
+      to_gate[i] = up * message[i] * (1 - open[i]);
+      dw[i] += weight * open[i] * message[i];
+    }
+  }
+}
+
+EKTM_BODY void scores_body(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < count; ++j)
+        scores[(r * count + i) * count + j] = scale * dot<T>(n, q + (r * count + i) * n, k + (r * count + j) * n);
+}
+
+EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T* __restrict d, const T* __restrict q, const T* __restrict k, T scale,
+                                const uint8_t* mask, T* __restrict dq, T* __restrict dk, T* __restrict dk_part) {
+  std::fill_n(dq, rows * count * n, T(0));
+  std::fill_n(dk, rows * count * n, T(0));
+  std::fill_n(dk_part, rows * count * n, T(0));
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < count; ++j) {
+        const T weight = scale * d[(r * count + i) * count + j];
+        const int64_t from = (r * count + i) * n, to = (r * count + j) * n;
+        for (int64_t c = 0; c < n; ++c) dq[from + c] += weight * k[to + c];
+        for (int64_t c = 0; c < n; ++c) dk[to + c] += weight * q[from + c];
+        if (mask[i * count + j])
+          for (int64_t c = 0; c < n; ++c) dk_part[to + c] += weight * q[from + c];
+      }
+}
+
+}  // namespace
+
+#define EKTM_DEFINE_KERNELS(T)                                                                                                            \
+  EKTM_CLONES void finish_linear(int64_t rows, int64_t n, int64_t first_row, const T* bias, bool relu, const Dropout& dropout, T* y) {    \
+    finish_linear_body<T>(rows, n, first_row, bias, relu, dropout, y);                                                                    \
+  }                                                                                                                                       \
+  EKTM_CLONES void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad,     \
+                                      T* out, T* bias_grad) {                                                                             \
+    finish_linear_grad_body<T>(rows, count, n, relu, scale, y, grad, out, bias_grad);                                                     \
+  }                                                                                                                                       \
+  EKTM_CLONES void drop(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* x, T* y) {                           \
+    drop_body<T>(rows, n, first_row, dropout, x, y);                                                                                      \
+  }                                                                                                                                       \
+  EKTM_CLONES void softmax(int64_t rows, int64_t n, T* x) { softmax_body<T>(rows, n, x); }                                                \
+  EKTM_CLONES void softmax_grad(int64_t rows, int64_t n, const T* y, T* d) { softmax_grad_body<T>(rows, n, y, d); }                       \
+  EKTM_CLONES void sigmoid(int64_t n, T* x) { sigmoid_body<T>(n, x); }                                                                    \
+  EKTM_CLONES void mix(int64_t rows, int64_t count, int64_t n, int64_t width, const T* gates, const T* const* inputs,                     \
+                       const int64_t* strides, const int32_t* index, const T* add, int64_t add_stride, T scale, T* out) {                 \
+    mix_body<T>(rows, count, n, width, gates, inputs, strides, index, add, add_stride, scale, out);                                       \
+  }                                                                                                                                       \
+  EKTM_CLONES void mix_grad(int64_t rows, int64_t count, int64_t n, int64_t width, const T* gates, const T* const* inputs,                \
+                            const int64_t* strides, const int32_t* index, Rows<const T> grad, T scale, const uint8_t* mask,               \
+                            T* gate_grad, T* const* input_grads, const int64_t* grad_strides) {                                           \
+    mix_grad_body<T>(rows, count, n, width, gates, inputs, strides, index, grad, scale, mask, gate_grad, input_grads, grad_strides);      \
+  }                                                                                                                                       \
+  EKTM_CLONES void dots(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, T bias, T* out) {                              \
+    dots_body<T>(rows, n, x, x_stride, w, bias, out);                                                                                     \
+  }                                                                                                                                       \
+  EKTM_CLONES void dots_grad(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, const T* g, T* dx, int64_t dx_stride,     \
+                             T* dw, T* db) {                                                                                              \
+    dots_grad_body<T>(rows, n, x, x_stride, w, g, dx, dx_stride, dw, db);                                                                 \
+  }                                                                                                                                       \
+  EKTM_CLONES void gated_dots(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,      \
+                              T* s, int64_t s_stride, T* out) {                                                                           \
+    gated_dots_body<T>(rows, n, gate, gate_stride, m, m_stride, w, s, s_stride, out);                                                     \
+  }                                                                                                                                       \
+  EKTM_CLONES void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,       \
+                                   const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw) {                         \
+    gated_dots_grad_body<T>(rows, n, s, s_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dw);                             \
+  }                                                                                                                                       \
+  EKTM_CLONES void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores) {                           \
+    scores_body<T>(rows, count, n, q, k, scale, scores);                                                                                  \
+  }                                                                                                                                       \
+  EKTM_CLONES void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, T scale, const uint8_t* mask,  \
+                               T* dq, T* dk, T* dk_part) {                                                                                \
+    scores_grad_body<T>(rows, count, n, d, q, k, scale, mask, dq, dk, dk_part);                                                           \
+  }
+
+EKTM_DEFINE_KERNELS(float)
+EKTM_DEFINE_KERNELS(double)
 
 }  // namespace ektm::kernels

@@ -1,5 +1,6 @@
 #pragma once
-// Inner loops, compiled for several instruction sets; the best is chosen when the program starts.
+// Inner loops, compiled for several instruction sets; the best is chosen when the program starts. Those for activations exist in
+// double as well, which serves tests by finite differences.
 #include <cstdint>
 
 namespace ektm::kernels {
@@ -16,5 +17,62 @@ void adam(int64_t n, const AdamStep& step, float grad_scale, const float* grad, 
 
 // Sum of squares in double.
 double square_sum(int64_t n, const float* x);
+
+// Which numbers of a [rows,n] activation are dropped: a hash of (seed, row, column), so backward needs no mask in memory.
+struct Dropout {
+  uint32_t seed = 0;
+  uint32_t drop_below = 0;  // of 2^24; 0: none
+  float scale = 1;          // 2^24 / (2^24 - drop_below)
+};
+
+// E maps side by side: a row of `n` numbers for each, `count` of them, at x + row * row_stride + e * stride.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t row_stride, stride;
+  T* at(int64_t row, int64_t e) const { return data + row * row_stride + e * stride; }
+};
+
+#define EKTM_DECLARE_KERNELS(T)                                                                                                    \
+  /* y [rows,n] contiguous: y = dropout(act(y + bias)); bias [n] may be null. first_row: number of y's first row. */               \
+  void finish_linear(int64_t rows, int64_t n, int64_t first_row, const T* bias, bool relu, const Dropout& dropout, T* y);          \
+  /* out [rows,count*n] contiguous: grad where the result y of finish_linear(relu) is positive, times scale; without relu grad */  \
+  /* itself. bias_grad [count*n], may be null: += sum over the rows. */                                                            \
+  void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad, T* out,  \
+                          T* bias_grad);                                                                                           \
+  /* x = keep ? x * scale : 0 */                                                                                                   \
+  void drop(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* x, T* y);                                 \
+  /* Softmax of each row in place, and its gradient: d = y * (d - sum y d). [rows,n] contiguous. */                                \
+  void softmax(int64_t rows, int64_t n, T* x);                                                                                     \
+  void softmax_grad(int64_t rows, int64_t n, const T* y, T* d);                                                                    \
+  void sigmoid(int64_t n, T* x);                                                                                                   \
+  /* out[r,k,:] = scale * (add[r,:] + sum_j gates[r,k,j] * inputs[index[k*n+j]][r,:]). gates [rows,count,n], out [rows,count,width]*/\
+  /* contiguous; inputs: one [rows,width] each at its row stride; add may be null. */                                              \
+  void mix(int64_t rows, int64_t count, int64_t n, int64_t width, const T* gates, const T* const* inputs, const int64_t* strides,  \
+           const int32_t* index, const T* add, int64_t add_stride, T scale, T* out);                                               \
+  /* Gradients of mix. gate_grad [rows,count,n] =, input_grads[e] [rows,width] += (where mask[k*n+j], if given). */                \
+  void mix_grad(int64_t rows, int64_t count, int64_t n, int64_t width, const T* gates, const T* const* inputs,                     \
+                const int64_t* strides, const int32_t* index, Rows<const T> grad, T scale, const uint8_t* mask, T* gate_grad,      \
+                T* const* input_grads, const int64_t* grad_strides);                                                               \
+  /* out[r] = x_r . w + bias; x [rows,n] at x_stride. */                                                                           \
+  void dots(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, T bias, T* out);                                    \
+  /* dx_r = g_r w, dw += sum g_r x_r, db += sum g_r. */                                                                            \
+  void dots_grad(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, const T* g, T* dx, int64_t dx_stride, T* dw,   \
+                 T* db);                                                                                                           \
+  /* s = sigmoid(gate), out[r] = sum_i w_i s_i m_i. All [rows,n] at their strides. */                                              \
+  void gated_dots(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w, T* s,     \
+                  int64_t s_stride, T* out);                                                                                       \
+  void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,            \
+                       const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw);                               \
+  /* scores[r,i,j] = scale * q_ri . k_rj. q, k [rows,count,n], scores [rows,count,count]. */                                       \
+  void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores);                                 \
+  /* From d [rows,count,count]: dq_i = scale sum_j d_ij k_j, dk_j = scale sum_i d_ij q_i over all pairs, dk_part over those with */\
+  /* mask[i*count+j]. */                                                                               \
+  void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, T scale, const uint8_t* mask,       \
+                   T* dq, T* dk, T* dk_part);
+
+EKTM_DECLARE_KERNELS(float)
+EKTM_DECLARE_KERNELS(double)
+#undef EKTM_DECLARE_KERNELS
 
 }  // namespace ektm::kernels

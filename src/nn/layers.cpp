@@ -1,33 +1,30 @@
 #include "nn/layers.h"
 
 #include "base/error.h"
+#include "nn/ops.h"
 
 namespace ektm {
+namespace {
 
 at::Tensor activate(const at::Tensor& x, const std::string& activation) {
-  if (activation == "relu") return at::relu(x);
   if (activation == "silu") return at::silu(x);
   if (activation == "gelu") return at::gelu(x);
   EKTM_CHECK(activation == "tanh");
   return at::tanh(x);
 }
 
-at::Tensor dropout(const at::Tensor& x, double rate, Context& context) {
-  if (!context.training || rate == 0) return x;
-  at::Tensor keep = at::empty_like(x).bernoulli_(1 - rate, context.generator).div_(1 - rate);
-  return x * keep;
-}
+}  // namespace
 
 FanOutLinear::FanOutLinear(ParameterStore& store, const std::string& name, int64_t count, int64_t in, int64_t out, bool bias)
     : weight_(store.add(name + ".weight", {in, count, out}, Init::Xavier, in, out)) {
   if (bias) bias_ = store.add(name + ".bias", {count, out}, Init::Zero);
 }
 
-at::Tensor FanOutLinear::forward(const at::Tensor& x) const {
-  const int64_t count = weight_.size(1), out = weight_.size(2);
-  at::Tensor flat = weight_.view({weight_.size(0), count * out});
-  at::Tensor y = bias_.defined() ? at::addmm(bias_.view({count * out}), x, flat) : at::mm(x, flat);
-  return y.view({x.size(0), count, out}).transpose(0, 1);
+at::Tensor FanOutLinear::forward(const at::Tensor& x, Context& context) const { return ops::fan_out(x, weight_, bias_, false, 0, context); }
+
+at::Tensor FanOutLinear::forward(const at::Tensor& x, const std::string& activation, double dropout, Context& context) const {
+  if (activation == "relu") return ops::fan_out(x, weight_, bias_, true, dropout, context);
+  return ops::dropout(activate(forward(x, context), activation), dropout, context);
 }
 
 BatchedLinear::BatchedLinear(ParameterStore& store, const std::string& name, int64_t count, int64_t in, int64_t out, bool bias, Init init)
@@ -35,8 +32,13 @@ BatchedLinear::BatchedLinear(ParameterStore& store, const std::string& name, int
   if (bias) bias_ = store.add(name + ".bias", {count, 1, out}, Init::Zero);
 }
 
-at::Tensor BatchedLinear::forward(const at::Tensor& x) const {
-  return bias_.defined() ? at::baddbmm(bias_, x, weight_) : at::bmm(x, weight_);
+at::Tensor BatchedLinear::forward(const at::Tensor& x, Context& context, const at::Tensor& x2) const {
+  return ops::stacked(x, x2, weight_, bias_, false, 0, context);
+}
+
+at::Tensor BatchedLinear::forward(const at::Tensor& x, const std::string& activation, double dropout, Context& context) const {
+  if (activation == "relu") return ops::stacked(x, {}, weight_, bias_, true, dropout, context);
+  return ops::dropout(activate(forward(x, context), activation), dropout, context);
 }
 
 BatchedMlp::BatchedMlp(ParameterStore& store, const std::string& name, int64_t count, int64_t in, MlpConfig config, bool shared_input)
@@ -52,14 +54,20 @@ BatchedMlp::BatchedMlp(ParameterStore& store, const std::string& name, int64_t c
 }
 
 at::Tensor BatchedMlp::forward(at::Tensor x, Context& context) const {
-  if (config_.hidden.empty()) return shared_input_ ? x.unsqueeze(0).expand({count_, -1, -1}) : x;
-  for (const auto& layer : first_) x = dropout(activate(layer.forward(x), config_.activation), config_.dropout, context);
-  for (const auto& layer : rest_) x = dropout(activate(layer.forward(x), config_.activation), config_.dropout, context);
+  if (config_.hidden.empty()) {
+    if (shared_input_) return x.unsqueeze(0).expand({count_, -1, -1});
+    return x.size(0) == count_ ? x : x.repeat_interleave(count_ / x.size(0), 0);
+  }
+  for (const auto& layer : first_) x = layer.forward(x, config_.activation, config_.dropout, context);
+  for (const auto& layer : rest_) x = layer.forward(x, config_.activation, config_.dropout, context);
   return x;
 }
 
-at::Tensor mix_experts(const at::Tensor& gates, const at::Tensor& experts) {
-  return at::bmm(gates, experts.transpose(0, 1)).transpose(0, 1);
+at::Tensor mix_experts(const at::Tensor& logits, const at::Tensor& experts) {
+  std::vector<int32_t> index;
+  for (int64_t k = 0; k < logits.size(0); ++k)
+    for (int64_t e = 0; e < experts.size(0); ++e) index.push_back(static_cast<int32_t>(e));
+  return ops::softmax_mix(logits, {experts}, index);
 }
 
 }  // namespace ektm

@@ -10,28 +10,26 @@
 
 namespace ektm {
 
-// relu | silu | gelu | tanh
-at::Tensor activate(const at::Tensor& x, const std::string& activation);
-
-// Inverted dropout: kept numbers are divided by 1 - rate. The identity outside training.
-at::Tensor dropout(const at::Tensor& x, double rate, Context& context);
-
 // E linear maps of one input as a single product: [B,in] -> [E,B,out]. Weight [in, E, out].
 class FanOutLinear {
  public:
   FanOutLinear(ParameterStore& store, const std::string& name, int64_t count, int64_t in, int64_t out, bool bias = true);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, Context& context) const;
+  // With activation (relu | silu | gelu | tanh) and inverted dropout.
+  at::Tensor forward(const at::Tensor& x, const std::string& activation, double dropout, Context& context) const;
 
  private:
   at::Tensor weight_, bias_;  // [in,E,out], [E,out]
 };
 
-// E linear maps of E inputs: [E,B,in] -> [E,B,out]. Weight [E,in,out].
+// E linear maps of E inputs: [E,B,in] -> [E,B,out]. Weight [E,in,out]. Of fewer inputs [E/r,B,in], each is seen by r maps in a row.
 class BatchedLinear {
  public:
   BatchedLinear(ParameterStore& store, const std::string& name, int64_t count, int64_t in, int64_t out, bool bias = true,
                 Init init = Init::Xavier);
-  at::Tensor forward(const at::Tensor& x) const;
+  // x2 [E,B,in2], if given, is as if concatenated to x.
+  at::Tensor forward(const at::Tensor& x, Context& context, const at::Tensor& x2 = {}) const;
+  at::Tensor forward(const at::Tensor& x, const std::string& activation, double dropout, Context& context) const;
 
  private:
   at::Tensor weight_, bias_;  // [E,in,out], [E,1,out]
@@ -43,7 +41,8 @@ struct MlpConfig {
   double dropout = 0;
 };
 
-// E networks of hidden layers, each: linear, activation, dropout. `shared_input`: [B,in] for all, else [E,B,in]. Result [E,B,last].
+// E networks of hidden layers, each: linear, activation, dropout. `shared_input`: [B,in] for all, else [E,B,in], or [E/r,B,in] with
+// each input seen by r networks in a row. Result [E,B,last].
 // Without hidden layers: the input itself (expanded to [E,B,in] when shared).
 class BatchedMlp {
  public:
@@ -59,7 +58,7 @@ class BatchedMlp {
   std::vector<BatchedLinear> rest_;
 };
 
-// sum_e gates[b,k,e] * experts[e,b,:] for each of K gates: gates [B,K,E], experts [E,B,H] -> [K,B,H].
-at::Tensor mix_experts(const at::Tensor& gates, const at::Tensor& experts);
+// sum_e softmax(logits)[k,b,e] * experts[e,b,:] for each of K gates: logits [K,B,E], experts [E,B,H] -> [K,B,H].
+at::Tensor mix_experts(const at::Tensor& logits, const at::Tensor& experts);
 
 }  // namespace ektm

@@ -7,6 +7,7 @@
 
 #include "nn/losses.h"
 #include "nn/model.h"
+#include "nn/ops.h"
 
 namespace ektm {
 namespace {
@@ -41,7 +42,8 @@ TEST(Layers, BatchedMapsEqualOneMapEach) {
   FanOutLinear fan(store, "fan", 3, 4, 2);
   BatchedLinear batched(store, "batched", 3, 2, 5);
   at::Tensor x = at::randn({7, 4});
-  at::Tensor y = fan.forward(x), z = batched.forward(y);
+  Context context;
+  at::Tensor y = fan.forward(x, context), z = batched.forward(y, context);
   const auto& e = store.entries();  // fan.weight [4,3,2], fan.bias [3,2], batched.weight [3,2,5], batched.bias [3,1,5]
   for (int64_t k = 0; k < 3; ++k) {
     at::Tensor one = at::matmul(x, e[0].tensor.select(1, k)) + e[1].tensor[k];
@@ -51,12 +53,12 @@ TEST(Layers, BatchedMapsEqualOneMapEach) {
 }
 
 TEST(Layers, MixExpertsIsTheWeightedSum) {
-  at::Tensor gates = at::softmax(at::randn({6, 2, 3}), 2), experts = at::randn({3, 6, 4});
-  at::Tensor mixed = mix_experts(gates, experts);
+  at::Tensor logits = at::randn({2, 6, 3}), gates = at::softmax(logits, 2), experts = at::randn({3, 6, 4});
+  at::Tensor mixed = mix_experts(logits, experts);
   for (int64_t k = 0; k < 2; ++k)
     for (int64_t b = 0; b < 6; ++b) {
       at::Tensor sum = at::zeros({4});
-      for (int64_t e = 0; e < 3; ++e) sum += gates[b][k][e] * experts[e][b];
+      for (int64_t e = 0; e < 3; ++e) sum += gates[k][b][e] * experts[e][b];
       EXPECT_TRUE(at::allclose(mixed[k][b], sum, 1e-5, 1e-6));
     }
 }
@@ -64,10 +66,10 @@ TEST(Layers, MixExpertsIsTheWeightedSum) {
 TEST(Layers, DropoutKeepsTheMeanAndIsOffOutsideTraining) {
   Context context;
   at::Tensor x = at::ones({200, 500});
-  EXPECT_TRUE(at::equal(dropout(x, 0.3, context), x));
+  EXPECT_TRUE(at::equal(ops::dropout(x, 0.3, context), x));
   context.training = true;
   context.generator = at::make_generator<at::CPUGeneratorImpl>(5);
-  at::Tensor y = dropout(x, 0.3, context);
+  at::Tensor y = ops::dropout(x, 0.3, context);
   EXPECT_NEAR(y.mean().item<double>(), 1, 0.01);
   EXPECT_NEAR((y == 0).to(at::kFloat).mean().item<double>(), 0.3, 0.01);
   EXPECT_NEAR(y.max().item<double>(), 1 / 0.7, 1e-5);

@@ -1,0 +1,700 @@
+#include "nn/ops.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+
+#include "base/error.h"
+#include "nn/gemm.h"
+#include "nn/profiler.h"
+
+namespace ektm::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+using kernels::Rows;
+
+#define EKTM_DISPATCH(tensor, ...) AT_DISPATCH_FLOATING_TYPES((tensor).scalar_type(), "ektm", __VA_ARGS__)
+
+// Rows that a thread takes at a time: enough for an efficient product, few enough that what follows finds them in the cache.
+struct Blocks {
+  int64_t total, rows, count;
+  Blocks(int64_t total_rows, int64_t width) : total(total_rows) {
+    const int64_t threads = at::get_num_threads(), share = (total + threads - 1) / threads;
+    const int64_t worth_a_thread = 1 + 16384 / width;  // less is done sooner than another thread wakes up
+    rows = std::max(worth_a_thread, std::min<int64_t>(width > 1024 ? 512 : 256, share));
+    count = (total + rows - 1) / rows;
+  }
+  int64_t begin(int64_t block) const { return block * rows; }
+  int64_t size(int64_t block) const { return std::min(rows, total - block * rows); }
+  // body(block) for each, on all threads.
+  template <class Body>
+  void parallel(Body body) const {
+    at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+      for (int64_t b = first; b < last; ++b) body(b);
+    });
+  }
+};
+
+// Sums of parameters' gradients over blocks of rows, added up in the order of the blocks.
+template <class T>
+struct Partial {
+  int64_t size;
+  std::vector<T> sums;
+  Partial(int64_t blocks, int64_t size_in) : size(size_in), sums(static_cast<size_t>(blocks * size_in)) {}
+  T* at(int64_t block) { return sums.data() + block * size; }
+  void add_up(T* out) const {
+    std::fill_n(out, size, T(0));
+    for (size_t i = 0; i < sums.size(); ++i) out[static_cast<int64_t>(i) % size] += sums[i];
+  }
+};
+
+bool stack_like(const at::Tensor& x) { return x.stride(x.dim() - 1) == 1 || x.size(x.dim() - 1) == 1; }
+at::Tensor as_stack(const at::Tensor& x) { return stack_like(x) ? x : x.contiguous(); }
+
+template <class T>
+Rows<const T> const_rows(const at::Tensor& stack) {
+  return {stack.const_data_ptr<T>(), stack.stride(1), stack.stride(0)};
+}
+template <class T>
+Rows<T> mutable_rows(const at::Tensor& stack) {
+  return {stack.data_ptr<T>(), stack.stride(1), stack.stride(0)};
+}
+
+// [E,B,n] with the memory of [B,E,n].
+at::Tensor empty_stack(int64_t count, int64_t rows, int64_t width, const at::TensorOptions& options) {
+  return at::empty_strided({count, rows, width}, {width, count * width, 1}, options);
+}
+
+// For the roofline and the trace: the products of an operation, count times [m,k] x [k,n].
+struct ProductScope {
+  at::RecordFunction guard{at::RecordScope::USER_SCOPE};
+  ProductScope(const char* name, int64_t count, int64_t m, int64_t n, int64_t k) {
+    if (!guard.isActive()) return;
+    if (guard.needsInputs()) {
+      const std::vector<c10::IValue> shape{count, m, n, k};
+      guard.before(name, &shape);
+    } else {
+      guard.before(name);
+    }
+  }
+};
+
+kernels::Dropout draw_dropout(double rate, const Context& context) {
+  kernels::Dropout dropout;
+  if (!context.training || rate == 0) return dropout;
+  auto* generator = at::check_generator<at::CPUGeneratorImpl>(context.generator);
+  std::lock_guard lock(generator->mutex_);
+  dropout.seed = static_cast<uint32_t>(generator->random());
+  dropout.drop_below = static_cast<uint32_t>(std::lround(rate * 0x1p24));
+  dropout.scale = static_cast<float>(0x1p24 / (0x1p24 - dropout.drop_below));
+  return dropout;
+}
+
+at::Tensor optional(const std::optional<at::Tensor>& tensor) { return tensor.value_or(at::Tensor()); }
+std::optional<at::Tensor> optional(const at::Tensor& tensor) { return tensor.defined() ? std::optional(tensor) : std::nullopt; }
+
+// --- fan_out ----------------------------------------------------------------------------------------------------------
+
+struct FanOut : Function<FanOut> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight, const std::optional<at::Tensor>& bias, bool relu,
+                            int64_t seed, int64_t drop_below, double scale) {
+    const at::Tensor x = as_stack(x_in);
+    const int64_t rows = x.size(0), in = x.size(1), count = weight.size(1), out = weight.size(2), n = count * out;
+    at::Tensor y = empty_stack(count, rows, out, x.options());
+    const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
+    ProductScope scope("fan_out", 1, rows, n, in);
+    EKTM_DISPATCH(x, [&] {
+      const scalar_t *from = x.const_data_ptr<scalar_t>(), *w = weight.const_data_ptr<scalar_t>();
+      const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
+      scalar_t* to = y.data_ptr<scalar_t>();
+      const Blocks blocks(rows, n);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block);
+        gemm(false, false, size, n, in, from + first * x.stride(0), x.stride(0), w, n, scalar_t(0), to + first * n, n);
+        kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
+      });
+    });
+    ctx->save_for_backward({x, weight, relu ? y : at::Tensor()});
+    ctx->saved_data["bias"] = bias.has_value();
+    ctx->saved_data["relu"] = relu;
+    ctx->saved_data["scale"] = scale;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &y = saved[2];
+    const bool relu = ctx->saved_data["relu"].toBool(), has_bias = ctx->saved_data["bias"].toBool();
+    const float scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
+    const at::Tensor grad = as_stack(grads[0]);
+    const int64_t rows = x.size(0), in = x.size(1), count = weight.size(1), out = weight.size(2), n = count * out;
+    const bool want_x = ctx->needs_input_grad(0), want_weight = ctx->needs_input_grad(1);
+    at::Tensor g = at::empty({rows, n}, x.options()), dx, dw, db;
+    if (want_x) dx = at::empty({rows, in}, x.options());
+    if (want_weight) dw = at::empty_like(weight);
+    if (has_bias) db = at::empty({count, out}, x.options());
+    EKTM_DISPATCH(x, [&] {
+      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
+      scalar_t* pre = g.data_ptr<scalar_t>();
+      const Blocks blocks(rows, n);
+      Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
+      {
+        ProductScope scope("fan_out_input_grad", 1, rows, in, n);
+        blocks.parallel([&](int64_t block) {
+          const int64_t first = blocks.begin(block), size = blocks.size(block);
+          Rows<const scalar_t> from = const_rows<scalar_t>(grad);
+          from.data += first * from.row_stride;
+          kernels::finish_linear_grad(size, count, out, relu, scale, relu ? kept + first * n : nullptr, from, pre + first * n,
+                                      has_bias ? bias_sums.at(block) : nullptr);
+          if (want_x) gemm(false, true, size, in, n, pre + first * n, n, w, n, scalar_t(0), dx.data_ptr<scalar_t>() + first * in, in);
+        });
+      }
+      if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
+      if (want_weight) {
+        ProductScope scope("fan_out_weight_grad", 1, in, n, rows);
+        gemm(true, false, in, n, rows, x.const_data_ptr<scalar_t>(), x.stride(0), pre, n, scalar_t(0), dw.data_ptr<scalar_t>(), n);
+      }
+    });
+    return {dx, dw, db, {}, {}, {}, {}};
+  }
+};
+
+// --- stacked ----------------------------------------------------------------------------------------------------------
+
+struct Stacked : Function<Stacked> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const std::optional<at::Tensor>& x2_in, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, bool relu, int64_t seed, int64_t drop_below, double scale) {
+    const at::Tensor x = as_stack(x_in), x2 = x2_in ? as_stack(*x2_in) : at::Tensor();
+    const int64_t count = weight.size(0), rows = x.size(1), in = x.size(2), in2 = x2_in ? x2.size(2) : 0, out = weight.size(2), n = count * out;
+    const int64_t repeat = count / x.size(0);
+    EKTM_CHECK(repeat * x.size(0) == count && weight.size(1) == in + in2);
+    at::Tensor y = empty_stack(count, rows, out, x.options());
+    const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
+    ProductScope scope("stacked", count, rows, out, in + in2);
+    EKTM_DISPATCH(x, [&] {
+      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
+      scalar_t* to = y.data_ptr<scalar_t>();
+      const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2_in ? const_rows<scalar_t>(x2) : from;
+      const Blocks blocks(rows, n);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block);
+        for (int64_t e = 0; e < count; ++e) {
+          const scalar_t* own = w + e * (in + in2) * out;
+          scalar_t* result = to + first * n + e * out;
+          gemm(false, false, size, out, in, from.at(first, e / repeat), from.row_stride, own, out, scalar_t(0), result, n);
+          if (in2 > 0) gemm(false, false, size, out, in2, from2.at(first, e), from2.row_stride, own + in * out, out, scalar_t(1), result, n);
+        }
+        kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
+      });
+    });
+    ctx->save_for_backward({x, x2, weight, relu ? y : at::Tensor()});
+    ctx->saved_data["bias"] = bias.has_value();
+    ctx->saved_data["relu"] = relu;
+    ctx->saved_data["scale"] = scale;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &x2 = saved[1], &weight = saved[2], &y = saved[3];
+    const bool relu = ctx->saved_data["relu"].toBool(), has_bias = ctx->saved_data["bias"].toBool();
+    const float scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
+    const at::Tensor grad = as_stack(grads[0]);
+    const int64_t count = weight.size(0), rows = x.size(1), in = x.size(2), in2 = x2.defined() ? x2.size(2) : 0, out = weight.size(2), n = count * out;
+    const int64_t inputs = x.size(0), repeat = count / inputs;
+    const bool want_x = ctx->needs_input_grad(0), want_x2 = x2.defined() && ctx->needs_input_grad(1);
+    at::Tensor g = at::empty({rows, n}, x.options()), dx, dx2, dw = at::empty_like(weight), db;
+    // A gradient takes the layout of its input, so that whatever made the input finds it as it left it.
+    if (want_x) dx = x.stride(1) >= x.stride(0) ? empty_stack(inputs, rows, in, x.options()) : at::empty({inputs, rows, in}, x.options());
+    if (want_x2) dx2 = empty_stack(count, rows, in2, x.options());
+    if (has_bias) db = at::empty({count, 1, out}, x.options());
+    EKTM_DISPATCH(x, [&] {
+      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
+      scalar_t* pre = g.data_ptr<scalar_t>();
+      const Blocks blocks(rows, n);
+      Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
+      {
+        ProductScope scope("stacked_input_grad", count, rows, in + in2, out);
+        blocks.parallel([&](int64_t block) {
+          const int64_t first = blocks.begin(block), size = blocks.size(block);
+          Rows<const scalar_t> from = const_rows<scalar_t>(grad);
+          from.data += first * from.row_stride;
+          kernels::finish_linear_grad(size, count, out, relu, scale, relu ? kept + first * n : nullptr, from, pre + first * n,
+                                      has_bias ? bias_sums.at(block) : nullptr);
+          for (int64_t e = 0; e < count; ++e) {
+            const scalar_t *own = w + e * (in + in2) * out, *up = pre + first * n + e * out;
+            if (want_x) {
+              const Rows<scalar_t> to = mutable_rows<scalar_t>(dx);
+              gemm(false, true, size, in, out, up, n, own, out, scalar_t(e % repeat ? 1 : 0), to.at(first, e / repeat), to.row_stride);
+            }
+            if (want_x2) {
+              const Rows<scalar_t> to = mutable_rows<scalar_t>(dx2);
+              gemm(false, true, size, in2, out, up, n, own + in * out, out, scalar_t(0), to.at(first, e), to.row_stride);
+            }
+          }
+        });
+      }
+      if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
+      ProductScope scope("stacked_weight_grad", count, in + in2, out, rows);
+      const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2.defined() ? const_rows<scalar_t>(x2) : from;
+      scalar_t* to = dw.data_ptr<scalar_t>();
+      auto one = [&](int64_t e) {
+        scalar_t* own = to + e * (in + in2) * out;
+        gemm(true, false, in, out, rows, from.at(0, e / repeat), from.row_stride, pre + e * out, n, scalar_t(0), own, out);
+        if (in2 > 0) gemm(true, false, in2, out, rows, from2.at(0, e), from2.row_stride, pre + e * out, n, scalar_t(0), own + in * out, out);
+      };
+      if (count >= at::get_num_threads()) {
+        at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+          for (int64_t e = first; e < last; ++e) one(e);
+        });
+      } else {
+        for (int64_t e = 0; e < count; ++e) one(e);  // each product on all threads
+      }
+    });
+    return {dx, dx2, dw, db, {}, {}, {}, {}};
+  }
+};
+
+// --- softmax_mix ------------------------------------------------------------------------------------------------------
+
+// The stacks as one list of [B,H] pieces.
+template <class T>
+struct Pieces {
+  std::vector<T*> data;
+  std::vector<int64_t> strides;
+  // `first`: the row that the pointers stand at.
+  Pieces at(int64_t first) const {
+    Pieces moved = *this;
+    for (size_t e = 0; e < data.size(); ++e) moved.data[e] += first * strides[e];
+    return moved;
+  }
+  void add(const at::Tensor& stack) {
+    for (int64_t e = 0; e < stack.size(0); ++e) {
+      if constexpr (std::is_const_v<T>)
+        data.push_back(stack.const_data_ptr<std::remove_const_t<T>>() + e * stack.stride(0));
+      else
+        data.push_back(stack.data_ptr<T>() + e * stack.stride(0));
+      strides.push_back(stack.stride(1));
+    }
+  }
+};
+
+struct SoftmaxMix : Function<SoftmaxMix> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits, const at::Tensor& index, at::TensorList inputs_in) {
+    std::vector<at::Tensor> inputs;
+    for (const at::Tensor& input : inputs_in) inputs.push_back(as_stack(input));
+    const int64_t count = logits.size(0), rows = logits.size(1), n = logits.size(2), width = inputs[0].size(2);
+    at::Tensor gates = empty_stack(count, rows, n, logits.options()), y = empty_stack(count, rows, width, logits.options());
+    gates.copy_(logits);
+    RECORD_USER_SCOPE("softmax_mix");
+    EKTM_DISPATCH(logits, [&] {
+      Pieces<const scalar_t> pieces;
+      for (const at::Tensor& input : inputs) pieces.add(input);
+      const int32_t* chosen = index.const_data_ptr<int32_t>();
+      const Blocks blocks(rows, count * width);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block);
+        scalar_t* g = gates.data_ptr<scalar_t>() + first * count * n;
+        kernels::softmax(size * count, n, g);
+        const auto here = pieces.at(first);
+        kernels::mix(size, count, n, width, g, here.data.data(), here.strides.data(), chosen, nullptr, 0, scalar_t(1),
+                     y.data_ptr<scalar_t>() + first * count * width);
+      });
+    });
+    std::vector<at::Tensor> saved{gates, index};
+    saved.insert(saved.end(), inputs.begin(), inputs.end());
+    ctx->save_for_backward(saved);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &gates = saved[0], &index = saved[1], grad = as_stack(grads[0]);
+    const int64_t count = gates.size(0), rows = gates.size(1), n = gates.size(2), width = grad.size(2);
+    at::Tensor dlogits = at::empty_like(gates);
+    variable_list results{dlogits, {}};
+    for (size_t i = 2; i < saved.size(); ++i) results.push_back(empty_stack(saved[i].size(0), rows, width, gates.options()));
+    RECORD_USER_SCOPE("softmax_mix_grad");
+    EKTM_DISPATCH(gates, [&] {
+      Pieces<const scalar_t> pieces;
+      Pieces<scalar_t> to;
+      for (size_t i = 2; i < saved.size(); ++i) pieces.add(saved[i]), to.add(results[i]);
+      const Blocks blocks(rows, count * width);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block);
+        for (size_t i = 2; i < saved.size(); ++i)
+          std::fill_n(results[i].template data_ptr<scalar_t>() + first * results[i].stride(1), size * results[i].stride(1), scalar_t(0));
+        Rows<const scalar_t> up = const_rows<scalar_t>(grad);
+        up.data += first * up.row_stride;
+        const auto from = pieces.at(first);
+        const auto into = to.at(first);
+        scalar_t* d = dlogits.data_ptr<scalar_t>() + first * count * n;
+        const scalar_t* g = gates.const_data_ptr<scalar_t>() + first * count * n;
+        kernels::mix_grad(size, count, n, width, g, from.data.data(), from.strides.data(), index.const_data_ptr<int32_t>(), up, scalar_t(1), nullptr, d,
+                          into.data.data(), into.strides.data());
+        kernels::softmax_grad(size * count, n, g, d);
+      });
+    });
+    return results;
+  }
+};
+
+// --- heads ------------------------------------------------------------------------------------------------------------
+
+struct Heads : Function<Heads> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+    const at::Tensor x = as_stack(x_in);
+    const int64_t count = x.size(0), rows = x.size(1), n = x.size(2);
+    at::Tensor y = at::empty({count, rows}, x.options());
+    RECORD_USER_SCOPE("heads");
+    EKTM_DISPATCH(x, [&] {
+      const Rows<const scalar_t> from = const_rows<scalar_t>(x);
+      const Blocks blocks(rows, count * n);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block);
+        for (int64_t e = 0; e < count; ++e)
+          kernels::dots(blocks.size(block), n, from.at(first, e), from.row_stride, weight.const_data_ptr<scalar_t>() + e * n,
+                        bias ? bias->const_data_ptr<scalar_t>()[e] : scalar_t(0), y.data_ptr<scalar_t>() + e * rows + first);
+      });
+    });
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["bias"] = bias.has_value();
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], grad = grads[0].contiguous();
+    const int64_t count = x.size(0), rows = x.size(1), n = x.size(2);
+    at::Tensor dx = empty_stack(count, rows, n, x.options()), dw = at::empty_like(weight), db = at::empty({count, 1, 1}, x.options());
+    RECORD_USER_SCOPE("heads_grad");
+    EKTM_DISPATCH(x, [&] {
+      const Rows<const scalar_t> from = const_rows<scalar_t>(x);
+      const Rows<scalar_t> to = mutable_rows<scalar_t>(dx);
+      const Blocks blocks(rows, count * n);
+      Partial<scalar_t> weights(blocks.count, count * n), biases(blocks.count, count);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block);
+        for (int64_t e = 0; e < count; ++e)
+          kernels::dots_grad(blocks.size(block), n, from.at(first, e), from.row_stride, weight.const_data_ptr<scalar_t>() + e * n,
+                             grad.const_data_ptr<scalar_t>() + e * rows + first, to.at(first, e), to.row_stride, weights.at(block) + e * n,
+                             biases.at(block) + e);
+      });
+      weights.add_up(dw.data_ptr<scalar_t>());
+      biases.add_up(db.data_ptr<scalar_t>());
+    });
+    return {dx, dw, ctx->saved_data["bias"].toBool() ? db : at::Tensor()};
+  }
+};
+
+struct GatedHeads : Function<GatedHeads> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_in, const at::Tensor& message_in, const at::Tensor& weight) {
+    const at::Tensor gate = as_stack(gate_in), message = as_stack(message_in);
+    const int64_t count = gate.size(0), rows = gate.size(1), n = gate.size(2);
+    at::Tensor y = at::empty({count, rows}, gate.options()), open = empty_stack(count, rows, n, gate.options());
+    RECORD_USER_SCOPE("gated_heads");
+    EKTM_DISPATCH(gate, [&] {
+      const Rows<const scalar_t> g = const_rows<scalar_t>(gate), m = const_rows<scalar_t>(message);
+      const Rows<scalar_t> s = mutable_rows<scalar_t>(open);
+      const Blocks blocks(rows, count * n);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block);
+        for (int64_t e = 0; e < count; ++e)
+          kernels::gated_dots(blocks.size(block), n, g.at(first, e), g.row_stride, m.at(first, e), m.row_stride,
+                              weight.const_data_ptr<scalar_t>() + e * n, s.at(first, e), s.row_stride, y.data_ptr<scalar_t>() + e * rows + first);
+      });
+    });
+    ctx->save_for_backward({open, message, weight});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &open = saved[0], &message = saved[1], &weight = saved[2], grad = grads[0].contiguous();
+    const int64_t count = open.size(0), rows = open.size(1), n = open.size(2);
+    at::Tensor dgate = empty_stack(count, rows, n, open.options()), dmessage = empty_stack(count, rows, n, open.options());
+    at::Tensor dw = at::empty_like(weight);
+    RECORD_USER_SCOPE("gated_heads_grad");
+    EKTM_DISPATCH(open, [&] {
+      const Rows<const scalar_t> s = const_rows<scalar_t>(open), m = const_rows<scalar_t>(message);
+      const Rows<scalar_t> to_gate = mutable_rows<scalar_t>(dgate), to_message = mutable_rows<scalar_t>(dmessage);
+      const Blocks blocks(rows, count * n);
+      Partial<scalar_t> weights(blocks.count, count * n);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block);
+        for (int64_t e = 0; e < count; ++e)
+          kernels::gated_dots_grad(blocks.size(block), n, s.at(first, e), s.row_stride, m.at(first, e), m.row_stride,
+                                   weight.const_data_ptr<scalar_t>() + e * n, grad.const_data_ptr<scalar_t>() + e * rows + first,
+                                   to_gate.at(first, e), to_gate.row_stride, to_message.at(first, e), to_message.row_stride, weights.at(block) + e * n);
+      });
+      weights.add_up(dw.data_ptr<scalar_t>());
+    });
+    return {dgate, dmessage, dw};
+  }
+};
+
+// --- dropout ----------------------------------------------------------------------------------------------------------
+
+// x as rows of its last dimension in memory order: [rows,n] contiguous, or a copy of it.
+at::Tensor dense(const at::Tensor& x) { return x.is_non_overlapping_and_dense() ? x : x.contiguous(); }
+
+at::Tensor drop_dense(const at::Tensor& x_in, const kernels::Dropout& dropout) {
+  const at::Tensor x = dense(x_in);
+  at::Tensor y = at::empty_like(x);
+  const int64_t n = x.size(x.dim() - 1), rows = x.numel() / n;
+  EKTM_DISPATCH(x, [&] {
+    const Blocks blocks(rows, n);
+    blocks.parallel([&](int64_t block) {
+      const int64_t first = blocks.begin(block);
+      kernels::drop(blocks.size(block), n, first, dropout, x.const_data_ptr<scalar_t>() + first * n, y.data_ptr<scalar_t>() + first * n);
+    });
+  });
+  return y;
+}
+
+struct Drop : Function<Drop> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t seed, int64_t drop_below, double scale) {
+    ctx->saved_data["seed"] = seed;
+    ctx->saved_data["drop_below"] = drop_below;
+    ctx->saved_data["scale"] = scale;
+    at::Tensor y = drop_dense(x, {static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)});
+    ctx->saved_data["strides"] = y.strides().vec();
+    return y;
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    // The mask goes by the place in memory, so the gradient must lie as the result lay.
+    const auto strides = ctx->saved_data["strides"].toIntVector();
+    at::Tensor grad = grads[0];
+    if (grad.strides() != at::IntArrayRef(strides)) {
+      grad = at::empty_strided(grads[0].sizes(), strides, grads[0].options());
+      grad.copy_(grads[0]);
+    }
+    return {drop_dense(grad, {static_cast<uint32_t>(ctx->saved_data["seed"].toInt()), static_cast<uint32_t>(ctx->saved_data["drop_below"].toInt()),
+                              static_cast<float>(ctx->saved_data["scale"].toDouble())}),
+            {}, {}, {}};
+  }
+};
+
+// --- router -----------------------------------------------------------------------------------------------------------
+
+// Copies rows [first, first + size) of a stack [T,B,d] to [size,T,d].
+template <class T>
+void take_rows(const Rows<const T>& from, int64_t first, int64_t size, int64_t count, int64_t width, T* to) {
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t t = 0; t < count; ++t, to += width) std::copy_n(from.at(first + r, t), width, to);
+}
+
+template <class T>
+void unit_rows(int64_t rows, int64_t width, const T* x, T* unit, T* inverse_norm) {
+  for (int64_t r = 0; r < rows; ++r, x += width, unit += width) {
+    T sum = 0;
+    for (int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
+    inverse_norm[r] = 1 / std::max(std::sqrt(sum), T(1e-8));
+    for (int64_t i = 0; i < width; ++i) unit[i] = x[i] * inverse_norm[r];
+  }
+}
+
+struct RouteShape {
+  int64_t count, rows, width, key_width;
+  Router router;
+  double scale() const { return router.similarity == Router::Similarity::Dot ? 1 / std::sqrt(static_cast<double>(key_width)) : 1; }
+};
+
+// Of a block of rows: what similarities are made from, each [size,T,..].
+template <class T>
+struct RouteBlock {
+  std::vector<T> f, q, k, inverse_norm;
+  RouteBlock(const RouteShape& shape, int64_t first, int64_t size, const Rows<const T>& features, const T* query, const T* key) {
+    const int64_t rows = size * shape.count, d = shape.width, w = shape.key_width;
+    f.resize(rows * d);
+    take_rows(features, first, size, shape.count, d, f.data());
+    if (shape.router.similarity == Router::Similarity::Dot) {
+      q.resize(rows * w);
+      k.resize(rows * w);
+      gemm(false, false, rows, w, d, f.data(), d, query, w, T(0), q.data(), w);
+      gemm(false, false, rows, w, d, f.data(), d, key, w, T(0), k.data(), w);
+    } else if (shape.router.similarity == Router::Similarity::Cosine) {
+      q.resize(rows * d);
+      inverse_norm.resize(rows);
+      unit_rows(rows, d, f.data(), q.data(), inverse_norm.data());
+      k = q;
+    }
+  }
+};
+
+struct Route : Function<Route> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& features_in, const std::optional<at::Tensor>& roots_in,
+                               const std::optional<at::Tensor>& query, const std::optional<at::Tensor>& key, const std::optional<at::Tensor>& fixed,
+                               const Router& router) {
+    const at::Tensor features = as_stack(features_in), roots = roots_in ? as_stack(*roots_in) : at::Tensor();
+    const int64_t count = features.size(0), rows = features.size(1), width = features.size(2);
+    const RouteShape shape{count, rows, width, query ? query->size(1) : width, router};
+    at::Tensor packets = empty_stack(count, rows, width, features.options()), s = at::empty({rows, count, count}, features.options());
+    RECORD_USER_SCOPE("route");
+    EKTM_DISPATCH(features, [&] {
+      const Rows<const scalar_t> from = const_rows<scalar_t>(features);
+      const std::vector<int32_t> index = all_sources(count);
+      const Blocks blocks(rows, count * width);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block);
+        const RouteBlock<scalar_t> part(shape, first, size, from, query ? query->const_data_ptr<scalar_t>() : nullptr,
+                                        key ? key->const_data_ptr<scalar_t>() : nullptr);
+        scalar_t* weights = s.data_ptr<scalar_t>() + first * count * count;
+        if (router.similarity == Router::Similarity::Fixed)
+          for (int64_t r = 0; r < size; ++r) std::copy_n(fixed->const_data_ptr<scalar_t>(), count * count, weights + r * count * count);
+        else
+          kernels::scores(size, count, shape.key_width, part.q.data(), part.k.data(), static_cast<scalar_t>(shape.scale()), weights);
+        if (router.normalize == Router::Normalize::Softmax) kernels::softmax(size * count, count, weights);
+        if (router.normalize == Router::Normalize::Sigmoid) kernels::sigmoid(size * count * count, weights);
+        std::vector<const scalar_t*> inputs;
+        for (int64_t t = 0; t < count; ++t) inputs.push_back(part.f.data() + t * width);
+        const std::vector<int64_t> strides(count, count * width);
+        kernels::mix(size, count, count, width, weights, inputs.data(), strides.data(), index.data(),
+                     roots.defined() ? roots.const_data_ptr<scalar_t>() + first * roots.stride(1) : nullptr, roots.defined() ? roots.stride(1) : 0,
+                     static_cast<scalar_t>(1 / router.parts), packets.data_ptr<scalar_t>() + first * count * width);
+      });
+    });
+    ctx->save_for_backward({features, optional(query), optional(key), s});
+    ctx->saved_data["router"] = std::vector<int64_t>{static_cast<int64_t>(router.similarity), static_cast<int64_t>(router.normalize), router.to_sources,
+                                                     router.to_own};
+    ctx->saved_data["parts"] = router.parts;
+    ctx->saved_data["roots"] = roots.defined();
+    ctx->mark_non_differentiable({s});
+    return {packets, s};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &features = saved[0], &query = saved[1], &key = saved[2], &s = saved[3], grad = as_stack(grads[0]);
+    const auto keys = ctx->saved_data["router"].toIntVector();
+    Router router{static_cast<Router::Similarity>(keys[0]), static_cast<Router::Normalize>(keys[1]), keys[2] != 0, keys[3] != 0,
+                  ctx->saved_data["parts"].toDouble()};
+    const int64_t count = features.size(0), rows = features.size(1), width = features.size(2), w = query.defined() ? query.size(1) : width;
+    const RouteShape shape{count, rows, width, w, router};
+    const bool dot = router.similarity == Router::Similarity::Dot, cosine = router.similarity == Router::Similarity::Cosine;
+    at::Tensor df = empty_stack(count, rows, width, features.options()), droots, dq, dk;
+    if (ctx->saved_data["roots"].toBool()) droots = at::empty({1, rows, width}, features.options());
+    if (dot) dq = at::empty_like(query), dk = at::empty_like(key);
+    // Pairs (i, j) whose gradient reaches f_j.
+    std::vector<uint8_t> mask(count * count);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < count; ++j) mask[i * count + j] = i == j ? router.to_own : router.to_sources;
+    RECORD_USER_SCOPE("route_grad");
+    EKTM_DISPATCH(features, [&] {
+      const Rows<const scalar_t> from = const_rows<scalar_t>(features), up = const_rows<scalar_t>(grad);
+      const scalar_t* wq = dot ? query.const_data_ptr<scalar_t>() : nullptr;
+      const scalar_t* wk = dot ? key.const_data_ptr<scalar_t>() : nullptr;
+      const std::vector<int32_t> index = all_sources(count);
+      const scalar_t over_parts = static_cast<scalar_t>(1 / router.parts), scale = static_cast<scalar_t>(shape.scale());
+      const Blocks blocks(rows, count * width);
+      Partial<scalar_t> query_sums(dot ? blocks.count : 0, width * w), key_sums(dot ? blocks.count : 0, width * w);
+      blocks.parallel([&](int64_t block) {
+        const int64_t first = blocks.begin(block), size = blocks.size(block), tasks = size * count;
+        const RouteBlock<scalar_t> part(shape, first, size, from, wq, wk);
+        const scalar_t* weights = s.const_data_ptr<scalar_t>() + first * count * count;
+        scalar_t* to = df.data_ptr<scalar_t>() + first * count * width;
+        std::fill_n(to, tasks * width, scalar_t(0));
+        std::vector<scalar_t> d(tasks * count);
+        std::vector<const scalar_t*> inputs;
+        std::vector<scalar_t*> input_grads;
+        for (int64_t t = 0; t < count; ++t) inputs.push_back(part.f.data() + t * width), input_grads.push_back(to + t * width);
+        const std::vector<int64_t> strides(count, count * width);
+        Rows<const scalar_t> here = up;
+        here.data += first * here.row_stride;
+        kernels::mix_grad(size, count, count, width, weights, inputs.data(), strides.data(), index.data(), here, over_parts, mask.data(), d.data(),
+                          input_grads.data(), strides.data());
+        if (droots.defined()) {
+          scalar_t* root = droots.data_ptr<scalar_t>() + first * width;
+          std::fill_n(root, size * width, scalar_t(0));
+          for (int64_t r = 0; r < size; ++r)
+            for (int64_t t = 0; t < count; ++t)
+              for (int64_t i = 0; i < width; ++i) root[r * width + i] += here.at(r, t)[i] * over_parts;
+        }
+        if (!dot && !cosine) return;
+        if (router.normalize == Router::Normalize::Softmax) kernels::softmax_grad(tasks, count, weights, d.data());
+        if (router.normalize == Router::Normalize::Sigmoid)
+          for (int64_t i = 0; i < tasks * count; ++i) d[i] *= weights[i] * (1 - weights[i]);
+        // The cosine of a feature with itself is the constant 1.
+        if (cosine)
+          for (int64_t r = 0; r < size; ++r)
+            for (int64_t t = 0; t < count; ++t) d[(r * count + t) * count + t] = 0;
+        std::vector<scalar_t> to_q(tasks * w), to_k(tasks * w), to_k_part(tasks * w);
+        kernels::scores_grad(size, count, w, d.data(), part.q.data(), part.k.data(), scale, mask.data(), to_q.data(), to_k.data(), to_k_part.data());
+        if (dot) {
+          if (router.to_own) gemm(false, true, tasks, width, w, to_q.data(), w, wq, w, scalar_t(1), to, width);
+          if (router.to_own || router.to_sources) gemm(false, true, tasks, width, w, to_k_part.data(), w, wk, w, scalar_t(1), to, width);
+          gemm(true, false, width, w, tasks, part.f.data(), width, to_q.data(), w, scalar_t(0), query_sums.at(block), w);
+          gemm(true, false, width, w, tasks, part.f.data(), width, to_k.data(), w, scalar_t(0), key_sums.at(block), w);
+        } else {
+          for (int64_t t = 0; t < tasks; ++t) {
+            const scalar_t* unit = part.q.data() + t * width;
+            scalar_t along = 0;
+            auto total = [&](int64_t i) { return (router.to_own ? to_q[t * width + i] : scalar_t(0)) + to_k_part[t * width + i]; };
+            for (int64_t i = 0; i < width; ++i) along += unit[i] * total(i);
+            for (int64_t i = 0; i < width; ++i) to[t * width + i] += (total(i) - unit[i] * along) * part.inverse_norm[t];
+          }
+        }
+      });
+      if (dot) {
+        query_sums.add_up(dq.data_ptr<scalar_t>());
+        key_sums.add_up(dk.data_ptr<scalar_t>());
+      }
+    });
+    return {df, droots, dq, dk, {}, {}};
+  }
+
+  static std::vector<int32_t> all_sources(int64_t count) {
+    std::vector<int32_t> index;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < count; ++j) index.push_back(static_cast<int32_t>(j));
+    return index;
+  }
+};
+
+}  // namespace
+
+at::Tensor fan_out(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool relu, double dropout, Context& context) {
+  const kernels::Dropout drop = draw_dropout(dropout, context);
+  EKTM_CHECK(relu || drop.drop_below == 0);
+  return FanOut::apply(x, weight, optional(bias), relu, static_cast<int64_t>(drop.seed), static_cast<int64_t>(drop.drop_below),
+                       static_cast<double>(drop.scale));
+}
+
+at::Tensor stacked(const at::Tensor& x, const at::Tensor& x2, const at::Tensor& weight, const at::Tensor& bias, bool relu, double dropout,
+                   Context& context) {
+  const kernels::Dropout drop = draw_dropout(dropout, context);
+  EKTM_CHECK(relu || drop.drop_below == 0);
+  return Stacked::apply(x, optional(x2), weight, optional(bias), relu, static_cast<int64_t>(drop.seed), static_cast<int64_t>(drop.drop_below),
+                        static_cast<double>(drop.scale));
+}
+
+at::Tensor softmax_mix(const at::Tensor& logits, const std::vector<at::Tensor>& inputs, const std::vector<int32_t>& index) {
+  EKTM_CHECK(static_cast<int64_t>(index.size()) == logits.size(0) * logits.size(2));
+  return SoftmaxMix::apply(logits, at::tensor(index, at::kInt), at::TensorList(inputs));
+}
+
+at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) { return Heads::apply(x, weight, optional(bias)); }
+
+at::Tensor gated_heads(const at::Tensor& gate, const at::Tensor& message, const at::Tensor& weight) { return GatedHeads::apply(gate, message, weight); }
+
+at::Tensor dropout(const at::Tensor& x, double rate, Context& context) {
+  const kernels::Dropout drop = draw_dropout(rate, context);
+  if (drop.drop_below == 0) return x;
+  return Drop::apply(x, static_cast<int64_t>(drop.seed), static_cast<int64_t>(drop.drop_below), static_cast<double>(drop.scale));
+}
+
+std::pair<at::Tensor, at::Tensor> route(const at::Tensor& features, const at::Tensor& roots, const at::Tensor& query, const at::Tensor& key,
+                                        const at::Tensor& fixed, const Router& router) {
+  variable_list results = Route::apply(features, optional(roots), optional(query), optional(key), optional(fixed), router);
+  return {results[0], results[1]};
+}
+
+}  // namespace ektm::ops
