@@ -1,7 +1,7 @@
 """One training run of another program than ektm, in a process of its own: reads a specification (JSON) from the command line,
 prints a line of JSON. compare_training.py calls it.
 
-A contender has `parameters`, one epoch of training in `train(batches)` and probabilities in `predict(inputs)`."""
+A contender has training data in `batches(columns)`, one epoch in `train(batches)` and probabilities in `predict(columns)`."""
 
 import json
 import os
@@ -18,7 +18,8 @@ from torch import nn
 
 
 def read_split(folder, split):
-    """The columns of an encoded split: ids [N,F], numbers [N,M], labels, observed [N,K], bags: name -> (offsets [N+1], values)."""
+    """The columns of an encoded split: ids [N,F], numbers [N,M], labels, observed [N,K], bags: name -> (offsets [N+1],
+    values)."""
     parts = [pyarrow.ipc.open_file(pyarrow.memory_map(str(part))).read_all()
              for part in sorted((Path(folder) / split).glob("*.arrow"))]
     columns, bags = {}, {}
@@ -62,10 +63,11 @@ def initialise(model, std):
 
 
 class TimedBatches:
-    """Passes (inputs, targets) on and times the loop that takes them: from the batch after `warm_up` batches to the end."""
+    """Passes (inputs, targets) on and times the loop that takes them: from the batch after `warm_up` batches to the end. A probe
+    ends after so many steps or, once some are timed, so many seconds."""
 
-    def __init__(self, batches, warm_up, limit):
-        self.batches, self.warm_up, self.limit = batches, warm_up, limit
+    def __init__(self, batches, warm_up, probe):
+        self.batches, self.warm_up, self.probe = batches, warm_up, probe
         self.steps = self.rows = 0
         self.seconds = 0.0
 
@@ -81,7 +83,8 @@ class TimedBatches:
             if start is not None:
                 self.rows += len(batch[1])
             self.steps += 1
-            if self.limit and self.steps >= self.limit:
+            if self.probe and (self.steps >= self.probe["steps"] or self.rows and
+                               time.perf_counter() - start > self.probe["seconds"]):
                 break
         if start is not None:
             self.seconds += time.perf_counter() - start
@@ -109,8 +112,8 @@ def adam(parameters, spec):
 
 
 class Plain:
-    """A PyTorch loop as one would write it by hand for speed: one embedding table for all fields, padded bags through embedding_bag,
-    all experts' first layers in one product, deeper ones batched, the loss of all tasks at once."""
+    """A PyTorch loop as one would write it by hand for speed: one embedding table for all fields, padded bags through
+    embedding_bag, all experts' first layers in one product, deeper ones batched, the loss of all tasks at once."""
 
     def __init__(self, spec, info):
         settings = spec["settings"]
@@ -297,7 +300,8 @@ class RecHub:
         for field in info["fields"] + info["bags"]:
             kind = {} if field in info["fields"] else {"pooling": "sum" if field["sum_pooling"] else "mean", "padding_idx": 0}
             features.append((SequenceFeature if kind else SparseFeature)(
-                field["name"], info["tables"][field["table"]]["rows"] + 1, spec["dim"], shared_with=owners.get(field["table"]), **kind))
+                field["name"], info["tables"][field["table"]]["rows"] + 1, spec["dim"],
+                shared_with=owners.get(field["table"]), **kind))
             owners.setdefault(field["table"], field["name"])
         features += [DenseFeature(name) for name in info["numbers"]]
         sizes, types = spec["sizes"], ["classification"] * len(info["tasks"])
@@ -341,8 +345,8 @@ class RecHub:
 
 
 class DeepCtr:
-    """DeepCTR-Torch: its models and its fit(), without regularisation and metrics. fit() builds a DataLoader over rows itself; with
-    `memory_batches` that class is replaced."""
+    """DeepCTR-Torch: its models and its fit(), without regularisation and metrics. fit() builds a DataLoader over rows itself;
+    with `memory_batches` that class is replaced."""
 
     def __init__(self, spec, info):
         # Its import looks up newer versions on the network by this module; without it, it does not.
@@ -368,9 +372,9 @@ class DeepCtr:
             self.model = multitask.MMOE(columns, num_experts=sizes["experts"], expert_dnn_hidden_units=sizes["expert_hidden"],
                                         gate_dnn_hidden_units=[], **common)
         else:
-            self.model = multitask.PLE(columns, shared_expert_num=sizes["shared_experts"], specific_expert_num=sizes["task_experts"],
-                                       num_levels=sizes["levels"], expert_dnn_hidden_units=sizes["expert_hidden"],
-                                       gate_dnn_hidden_units=[], **common)
+            self.model = multitask.PLE(columns, shared_expert_num=sizes["shared_experts"],
+                                       specific_expert_num=sizes["task_experts"], num_levels=sizes["levels"],
+                                       expert_dnn_hidden_units=sizes["expert_hidden"], gate_dnn_hidden_units=[], **common)
         initialise(self.model, spec["init_std"])
         self.model.compile(adam(self.model.parameters(), spec), loss=["binary_crossentropy"] * tasks)
 
@@ -414,7 +418,7 @@ def main():
     for bag in info["bags"]:
         bag["longest"] = max(int(numpy.diff(columns["bags"][bag["name"]][0]).max()) for columns in splits.values())
     contender = {"plain": Plain, "rechub": RecHub, "deepctr": DeepCtr}[spec["contender"]](spec, info)
-    batches = TimedBatches(contender.batches(splits["train"]), spec["warm_up"], spec["max_steps"])
+    batches = TimedBatches(contender.batches(splits["train"]), spec["warm_up"], spec["probe"])
 
     def aucs(split):
         columns = splits[split]
@@ -425,7 +429,7 @@ def main():
     best = None
     for _ in range(spec["epochs"]):
         contender.train(batches)
-        if spec["max_steps"]:
+        if spec["probe"]:
             break
         valid = numpy.mean(aucs("valid"))
         if best is None or valid > best[0]:  # as ektm: the epoch that is best on the validation split is measured
