@@ -149,21 +149,24 @@ struct CellCoder::State {
     for (size_t start = 0; start < rows; start += kBlockRows) {
       const size_t count = std::min(kBlockRows, rows - start);
       memo.reader().texts(static_cast<int64_t>(start), count, texts.data());
+      int32_t* codes = &out.codes[start];
+      auto is_missing = [](std::string_view text) { return text.data() == nullptr; };
+      if (std::none_of(texts.begin(), texts.begin() + count, is_missing)) {
+        table.find({texts.data(), count}, codes,
+                   [&](size_t i) { return CellPlace{chunk, column, static_cast<int64_t>(start + i)}; });
+        continue;
+      }
       size_t known = 0;
       for (size_t i = 0; i < count; ++i) {
-        texts[known] = texts[i];
+        const std::string_view text = texts[i];
+        texts[known] = text;
         places[known] = static_cast<uint32_t>(i);
-        known += texts[i].data() != nullptr;
+        known += !is_missing(text);
       }
-      int32_t* codes = &out.codes[start];
-      auto place_of = [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + places[k])}; };
-      if (known == count) {
-        table.find({texts.data(), known}, codes, place_of);
-      } else {
-        table.find({texts.data(), known}, found.data(), place_of);
-        std::fill(codes, codes + count, kMissingRow);
-        for (size_t k = 0; k < known; ++k) codes[places[k]] = found[k];
-      }
+      table.find({texts.data(), known}, found.data(),
+                 [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + places[k])}; });
+      std::fill(codes, codes + count, kMissingRow);
+      for (size_t k = 0; k < known; ++k) codes[places[k]] = found[k];
     }
   }
 

@@ -83,8 +83,8 @@ class CellTexts {
     }
   }
 
-  // The texts of count elements from `first`; of those missing data() == nullptr. Texts of numbers lie in `numbers`; all are valid
-  // until the next call with it, and as long as the array.
+  // The texts of count elements from `first`; of those missing data() == nullptr. Texts of numbers lie in `numbers`; all are
+  // valid until the next call with it, and as long as the array.
   void get_block(int64_t first, size_t count, const MissingTexts& missing, std::string_view* texts, std::string& numbers);
   // The same elements as doubles, NaN = missing: exactly what parsing their texts gives. False when that takes the texts, since
   // they are none of numbers, or one is infinite.

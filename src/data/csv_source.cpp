@@ -65,23 +65,27 @@ CsvPlace scan_csv(const InputFile& file, int64_t last_row) {
 
 constexpr size_t kCopyBytes = 16;  // short cells are copied as so many bytes at once: behind a text as many must be readable
 
-// Appends cells to a text column.
+// Builds the text columns of one place, batch after batch. Memory that no batch holds any more is used again: fresh pages would
+// cost more than the copies into them.
 class TextColumn {
  public:
-  void reserve_rows(int64_t rows, const std::string& where) {
-    checked_io(offsets_.Reserve(rows + 1), where);
-    offsets_.UnsafeAppend(0);
+  void begin(const std::string& where) {
+    offsets_ = free_buffer(where);
+    bytes_ = free_buffer(where);
+    rows_ = size_ = 0;
+    reserve(*offsets_, sizeof(int32_t), where);
+    offsets()[0] = 0;
   }
 
   // The cells at `cells`, `stride` apart.
   void append(const char* text, const CsvCell* cells, size_t rows, size_t stride, const std::string& where) {
-    int64_t bytes = kCopyBytes;
+    int64_t bytes = size_ + static_cast<int64_t>(kCopyBytes);
     for (size_t r = 0; r < rows; ++r) bytes += cells[r * stride].end - cells[r * stride].begin;
-    checked_io(bytes_.Reserve(bytes), where);
-    checked_io(offsets_.Reserve(static_cast<int64_t>(rows)), where);
-    char* const start = reinterpret_cast<char*>(bytes_.mutable_data());
-    char* out = start + bytes_.length();
-    int32_t* offsets = offsets_.mutable_data() + offsets_.length();
+    reserve(*bytes_, bytes, where);
+    reserve(*offsets_, (rows_ + static_cast<int64_t>(rows) + 1) * static_cast<int64_t>(sizeof(int32_t)), where);
+    char* const start = reinterpret_cast<char*>(bytes_->mutable_data());
+    char* out = start + size_;
+    int32_t* ends = offsets() + rows_ + 1;
     for (size_t r = 0; r < rows; ++r) {
       const CsvCell cell = cells[r * stride];
       const char* from = text + cell.begin;
@@ -95,22 +99,31 @@ class TextColumn {
           std::memcpy(out, from, count);
         out += count;
       }
-      *offsets++ = static_cast<int32_t>(out - start);
+      ends[r] = static_cast<int32_t>(out - start);
     }
-    offsets_.UnsafeAdvance(static_cast<int64_t>(rows));
-    bytes_.UnsafeAdvance(out - start - bytes_.length());
+    size_ = out - start;
+    rows_ += static_cast<int64_t>(rows);
   }
 
-  std::shared_ptr<arrow::Array> finish(const std::string& where) {
-    const int64_t rows = offsets_.length() - 1;
-    auto offsets = checked_io(offsets_.Finish(false), where);
-    auto bytes = checked_io(bytes_.Finish(false), where);
-    return std::make_shared<arrow::StringArray>(rows, std::move(offsets), std::move(bytes), nullptr, 0);
+  std::shared_ptr<arrow::Array> finish() {
+    return std::make_shared<arrow::StringArray>(rows_, std::move(offsets_), std::move(bytes_), nullptr, 0);
   }
 
  private:
-  arrow::TypedBufferBuilder<int32_t> offsets_;
-  arrow::BufferBuilder bytes_;
+  std::shared_ptr<arrow::ResizableBuffer> free_buffer(const std::string& where) {
+    for (const auto& buffer : buffers_)
+      if (buffer.use_count() == 1) return buffer;
+    buffers_.push_back(checked_io(arrow::AllocateResizableBuffer(0), where));
+    return buffers_.back();
+  }
+  static void reserve(arrow::ResizableBuffer& buffer, int64_t bytes, const std::string& where) {
+    if (buffer.size() < bytes) checked_io(buffer.Resize(2 * bytes, false), where);
+  }
+  int32_t* offsets() { return reinterpret_cast<int32_t*>(offsets_->mutable_data()); }
+
+  std::vector<std::shared_ptr<arrow::ResizableBuffer>> buffers_;
+  std::shared_ptr<arrow::ResizableBuffer> offsets_, bytes_;  // of the column in work
+  int64_t rows_ = 0, size_ = 0;
 };
 
 class CsvSource : public Source {
@@ -225,6 +238,7 @@ class CsvSource : public Source {
     arrow::FieldVector fields;
     for (size_t column : selected_) fields.push_back(arrow::field(names_[column], arrow::utf8()));
     schema_ = arrow::schema(fields);
+    columns_.resize(selected_.size());
     set_block_bytes(std::min(kBlockBytes, max_block_bytes_));
   }
 
@@ -247,14 +261,13 @@ class CsvSource : public Source {
   std::shared_ptr<arrow::RecordBatch> parse_block() {
     CsvTokenizer tokenizer(names_.size());
     tokenizer.begin({block_.data(), static_cast<size_t>(filled_)}, is_final_);
-    std::vector<TextColumn> columns(selected_.size());
-    for (auto& column : columns) column.reserve_rows(expected_rows_, where_);
+    for (auto& column : columns_) column.begin(where_);
     int64_t batch_rows = 0;
     for (auto stop = CsvTokenizer::Stop::Full; stop != CsvTokenizer::Stop::End;) {
       size_t rows = 0;
       stop = tokenizer.read(cells_.data(), kRowsAtATime, rows);
-      for (size_t c = 0; c < columns.size(); ++c)
-        columns[c].append(block_.data(), cells_.data() + selected_[c], rows, names_.size(), where_);
+      for (size_t c = 0; c < columns_.size(); ++c)
+        columns_[c].append(block_.data(), cells_.data() + selected_[c], rows, names_.size(), where_);
       batch_rows += static_cast<int64_t>(rows);
       rows_ += static_cast<int64_t>(rows);
       if (stop == CsvTokenizer::Stop::Ragged) skip_ragged(tokenizer.ragged());
@@ -266,9 +279,8 @@ class CsvSource : public Source {
     filled_ -= consumed;
     std::memmove(block_.data(), block_.data() + consumed, static_cast<size_t>(filled_));
     if (batch_rows == 0) return nullptr;
-    expected_rows_ = batch_rows + batch_rows / 8;
     arrow::ArrayVector arrays;
-    for (auto& column : columns) arrays.push_back(column.finish(where_));
+    for (auto& column : columns_) arrays.push_back(column.finish());
     return arrow::RecordBatch::Make(schema_, batch_rows, std::move(arrays));
   }
 
@@ -332,8 +344,8 @@ class CsvSource : public Source {
   int64_t block_bytes_ = 0, filled_ = 0;
   bool is_final_ = false, at_end_ = false;  // all was read; all was parsed
   std::vector<CsvCell> cells_;
-  int64_t rows_ = 0;  // data rows so far, skipped ones included
-  int64_t expected_rows_ = 0;
+  std::vector<TextColumn> columns_;  // aligned with selected_
+  int64_t rows_ = 0;                 // data rows so far, skipped ones included
 };
 
 }  // namespace

@@ -64,6 +64,13 @@ LeakCheck::LeakCheck(const DatasetInfo& info, int64_t rows) : info_(info) {
     column.offsets = {0};
   }
   for (const auto& name : info.numbers) columns_.emplace_back().name = name;
+  const size_t expected = static_cast<size_t>(share_ * static_cast<double>(rows) * 1.01) + 1;
+  for (size_t c = 0; c < columns_.size(); ++c) {
+    if (c >= info.fields.size() + info.bags.size())
+      columns_[c].numbers.reserve(expected);
+    else
+      columns_[c].values.reserve(expected);
+  }
 }
 
 void LeakCheck::add(const Batch& batch) {

@@ -97,7 +97,8 @@ void QuantileSample::add(double x) {
 void sort_numbers(std::vector<double>& values) {
   constexpr size_t kFewValues = 1000;
   if (values.size() < kFewValues) return std::sort(values.begin(), values.end());
-  // By digits of the bits, which are in the order of the numbers once those of negative ones are inverted and others get the sign.
+  // By digits of the bits, which are in the order of the numbers once those of negative ones are inverted and others get the
+  // sign.
   constexpr int kDigitBits = 11, kDigits = 6;
   constexpr uint64_t kSign = uint64_t{1} << 63, kDigitMask = (1 << kDigitBits) - 1;
   std::vector<uint64_t> keys(values.size()), sorted(values.size());
@@ -136,7 +137,7 @@ int32_t bin_of(const std::vector<double>& edges, double x) {
   const double* first = edges.data();
   for (size_t count = edges.size(); count > 0;) {
     const size_t half = (count + 1) / 2;
-    first += first[half - 1] < x ? half : 0;
+    first += half & -static_cast<size_t>(first[half - 1] < x);
     count -= half;
   }
   return static_cast<int32_t>(first - edges.data());
