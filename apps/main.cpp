@@ -8,11 +8,13 @@
 #include "base/error.h"
 #include "commands.h"
 #include "ektm_version.h"
+#include "nn/threading.h"
 
 int main(int argc, char** argv) {
   // Activations come and go every step: keep their memory instead of giving it back to the kernel each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, -1);
+  ektm::use_threads(0);  // `train` takes its config's
   CLI::App app{"ektm: multi-task ranking from logs to calibrated conversion probabilities"};
   app.set_version_flag("--version", "ektm " EKTM_VERSION);
   app.require_subcommand(1);

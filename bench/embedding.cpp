@@ -1,6 +1,5 @@
 // Speed of the embeddings alone: the gather of a batch of zipf-distributed ids, and the way back (gradients of the rows summed,
 // one optimiser step on them). Prints JSON. compare_embedding.py runs it beside FBGEMM on the ids that --write-ids writes.
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +12,7 @@
 
 #include "base/random.h"
 #include "nn/embedding.h"
+#include "nn/threading.h"
 
 namespace ektm {
 namespace {
@@ -21,7 +21,9 @@ namespace {
 // are scattered over the table: what is popular does not lie side by side.
 class ZipfIds {
  public:
-  ZipfIds(int64_t n, double exponent) : n_(n), power_(1 - exponent), last_(std::pow(static_cast<double>(n) + 1, power_)) {}
+  // Exponent 1, whose inverse is an exponential, is taken as its limit.
+  ZipfIds(int64_t n, double exponent) : n_(n), power_(exponent == 1 ? 1e-9 : 1 - exponent),
+                                        last_(std::pow(static_cast<double>(n) + 1, power_)) {}
   int32_t next(Rng& rng) const {
     const double x = std::pow(1 + rng.uniform() * (last_ - 1), 1 / power_);
     const int64_t rank = std::min(n_ - 1, static_cast<int64_t>(x) - 1);
@@ -60,12 +62,12 @@ int run(int argc, char** argv) {
   app.add_option("--batch", batch_rows, "rows of a batch")->check(CLI::Range(1, 1000000));
   app.add_option("--steps", steps, "steps that are timed; a tenth more before them")->check(CLI::Range(1, 1000000));
   app.add_option("--threads", threads)->check(CLI::Range(1, 4096));
-  app.add_option("--zipf", exponent, "exponent of the ids' distribution, not 1")->check(CLI::Range(0.0, 5.0));
+  app.add_option("--zipf", exponent, "exponent of the ids' distribution")->check(CLI::Range(0.0, 5.0));
   app.add_option("--optimizer", config.optimizer)->check(CLI::IsMember({"adam", "adagrad", "rowwise_adagrad", "sgd"}));
   app.add_option("--write-ids", ids_file, "file that gets the ids: int32 [steps and warm-up, batch, fields]");
   app.footer("Example:\n  bench_embedding --rows 10000000 --fields 20 --dim 16 --batch 4096 --threads 2");
   CLI11_PARSE(app, argc, argv);
-  at::set_num_threads(threads);
+  use_threads(threads);
 
   DatasetInfo info;
   for (int64_t f = 0; f < fields; ++f) {

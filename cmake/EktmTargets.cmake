@@ -24,5 +24,7 @@ function(ektm_library folder)
     target_compile_definitions(ektm_${folder}_test PRIVATE EKTM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     # One process a folder: starting libtorch once a case would take longer than the cases.
     add_test(NAME ${folder} COMMAND ektm_${folder}_test --gtest_brief=1 --gtest_output=xml:${CMAKE_BINARY_DIR}/tests/${folder}.xml)
+    # As nn/threading.h: libtorch's own threads would spin for cores that the tests need.
+    set_tests_properties(${folder} PROPERTIES ENVIRONMENT OMP_NUM_THREADS=1)
   endif()
 endfunction()

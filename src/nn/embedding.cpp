@@ -1,7 +1,6 @@
 #include "nn/embedding.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/random.h"
+#include "base/threads.h"
 #include "nn/kernels.h"
 
 namespace ektm {
@@ -52,7 +52,7 @@ at::Tensor EmbeddingStore::gather(const Batch& batch, bool training) const {
   float* out = x.data_ptr<float>();
   const float* weights = weights_.const_data_ptr<float>();
   const int64_t group_stride = batch_rows * features_;
-  at::parallel_for(0, batch_rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch_rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     std::vector<float> pooled(width);
     for (int64_t b = begin; b < end; ++b) {
       const int32_t* ids = batch.ids.data() + b * field_count_;
@@ -139,7 +139,7 @@ double EmbeddingStore::collect(const Batch& batch, const at::Tensor& x_grad) {
   std::vector<double> squares(unique);
   // Threads take runs of look-ups, cut at unique rows: popular rows do not unbalance them.
   const int64_t total = static_cast<int64_t>(lookups_.size());
-  at::parallel_for(0, total, 4096, [&](int64_t begin, int64_t end) {
+  parallel_for(0, total, 4096, [&](int64_t begin, int64_t end) {
     int64_t u = std::lower_bound(starts_.begin(), starts_.end() - 1, begin) - starts_.begin();
     for (; u < unique && starts_[u] < end; ++u) {
       float* grad = grads + u * width;
@@ -174,7 +174,7 @@ void EmbeddingStore::apply(double grad_scale, double rate_scale) {
   float* m = m_.defined() ? m_.data_ptr<float>() : nullptr;
   float* v = v_.defined() ? v_.data_ptr<float>() : nullptr;
   const float epsilon = static_cast<float>(config_.epsilon);
-  at::parallel_for(0, unique, 256, [&](int64_t begin, int64_t end) {
+  parallel_for(0, unique, 256, [&](int64_t begin, int64_t end) {
     for (int64_t u = begin; u < end; ++u) {
       const int64_t at_number = unique_rows_[u] * width;
       const float* grad = grads + u * width;

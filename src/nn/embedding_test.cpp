@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "base/threads.h"
 #include "tests/support/toy_data.h"
 
 namespace ektm {
@@ -132,7 +133,7 @@ TEST(EmbeddingStore, AdamFollowsTheFormula) {
 TEST(EmbeddingStore, BitsDoNotDependOnThreads) {
   const DatasetInfo info = toy_info("parallel");
   auto train = [&](int threads) {
-    at::set_num_threads(threads);
+    set_threads(threads);
     EmbeddingStore store(info, EmbeddingConfig{}, 2, 5);
     at::Tensor grad;
     for (int step = 0; step < 3; ++step) {
@@ -141,7 +142,7 @@ TEST(EmbeddingStore, BitsDoNotDependOnThreads) {
       store.collect(batch, at::randn({2, batch.rows, store.features()}));
       store.apply(1, 1);
     }
-    at::set_num_threads(1);
+    set_threads(1);
     return store.weights();
   };
   EXPECT_TRUE(at::equal(train(1), train(2)));

@@ -2,7 +2,6 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "nn/gemm.h"
 #include "nn/profiler.h"
 
@@ -27,7 +27,7 @@ using kernels::Rows;
 struct Blocks {
   int64_t total, rows, count;
   Blocks(int64_t total_rows, int64_t width) : total(total_rows) {
-    const int64_t threads = at::get_num_threads(), share = (total + threads - 1) / threads;
+    const int64_t share = (total + threads() - 1) / threads();
     const int64_t worth_a_thread = 1 + 16384 / width;  // less is done sooner than another thread wakes up
     rows = std::max(worth_a_thread, std::min<int64_t>(width > 1024 ? 512 : 256, share));
     count = (total + rows - 1) / rows;
@@ -37,7 +37,7 @@ struct Blocks {
   // body(block) for each, on all threads.
   template <class Body>
   void parallel(Body body) const {
-    at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+    parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) body(b);
     });
   }
@@ -160,7 +160,14 @@ struct FanOut : Function<FanOut> {
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
       if (want_weight) {
         ProductScope scope("fan_out_weight_grad", 1, in, n, rows);
-        gemm(true, false, in, n, rows, x.const_data_ptr<scalar_t>(), x.stride(0), pre, n, scalar_t(0), dw.data_ptr<scalar_t>(), n);
+        const scalar_t* from = x.const_data_ptr<scalar_t>();
+        scalar_t* to = dw.data_ptr<scalar_t>();
+        // A share of the inputs' rows for each thread.
+        const int64_t slice = (in + threads() - 1) / threads();
+        parallel_for(0, threads(), 1, [&](int64_t first, int64_t last) {
+          for (int64_t i = first * slice; i < std::min(in, last * slice); i += slice)
+            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), pre, n, scalar_t(0), to + i * n, n);
+        });
       }
     });
     return {dx, dw, db, {}, {}, {}, {}};
@@ -246,18 +253,20 @@ struct Stacked : Function<Stacked> {
       ProductScope scope("stacked_weight_grad", count, in + in2, out, rows);
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2.defined() ? const_rows<scalar_t>(x2) : from;
       scalar_t* to = dw.data_ptr<scalar_t>();
-      auto one = [&](int64_t e) {
-        scalar_t* own = to + e * (in + in2) * out;
-        gemm(true, false, in, out, rows, from.at(0, e / repeat), from.row_stride, pre + e * out, n, scalar_t(0), own, out);
-        if (in2 > 0) gemm(true, false, in2, out, rows, from2.at(0, e), from2.row_stride, pre + e * out, n, scalar_t(0), own + in * out, out);
-      };
-      if (count >= at::get_num_threads()) {
-        at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-          for (int64_t e = first; e < last; ++e) one(e);
-        });
-      } else {
-        for (int64_t e = 0; e < count; ++e) one(e);  // each product on all threads
-      }
+      // As many pieces as maps, or more if there are fewer maps than threads.
+      const int64_t slices = (threads() + count - 1) / count;
+      parallel_for(0, count * slices, 1, [&](int64_t first, int64_t last) {
+        for (int64_t piece = first; piece < last; ++piece) {
+          const int64_t e = piece / slices;
+          auto slice = [&](const Rows<const scalar_t>& input, int64_t owner, int64_t size, scalar_t* result) {
+            const int64_t begin = size * (piece % slices) / slices, end = size * (piece % slices + 1) / slices;
+            gemm(true, false, end - begin, out, rows, input.at(0, owner) + begin, input.row_stride, pre + e * out, n, scalar_t(0), result + begin * out,
+                 out);
+          };
+          slice(from, e / repeat, in, to + e * (in + in2) * out);
+          if (in2 > 0) slice(from2, e, in2, to + (e * (in + in2) + in) * out);
+        }
+      });
     });
     return {dx, dx2, dw, db, {}, {}, {}, {}};
   }

@@ -1,11 +1,11 @@
 #include "train/dense_optimizer.h"
 
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
+#include "base/threads.h"
 #include "nn/kernels.h"
 
 namespace ektm {
@@ -23,7 +23,7 @@ double DenseAdam::gradient_square_sum() const {
   const int64_t size = parameters_.grads().numel();
   // One partial sum a chunk: the result does not depend on the number of threads.
   std::vector<double> sums((size + kChunk - 1) / kChunk);
-  at::parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) sums[c] = kernels::square_sum(std::min(kChunk, size - c * kChunk), grads + c * kChunk);
   });
   double total = 0;
@@ -39,7 +39,7 @@ void DenseAdam::step(double grad_scale, double rate_scale) {
   float* values = parameters_.values().data_ptr<float>();
   float* m = m_.data_ptr<float>();
   float* v = v_.data_ptr<float>();
-  at::parallel_for(0, m_.numel(), kChunk, [&](int64_t begin, int64_t end) {
+  parallel_for(0, m_.numel(), kChunk, [&](int64_t begin, int64_t end) {
     kernels::adam(end - begin, step, static_cast<float>(grad_scale), grads + begin, values + begin, m + begin, v + begin);
   });
 }

@@ -1,21 +1,21 @@
 #include "train/trainer.h"
 
-#include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
 #include <chrono>
 #include <fstream>
 #include <map>
-#include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "checkpoint/safetensors.h"
 #include "data/dataset.h"
 #include "models/evaluation.h"
 #include "models/network.h"
 #include "nn/profiler.h"
+#include "nn/threading.h"
 #include "report/tensorboard.h"
 #include "train/label_similarity.h"
 #include "train/stepper.h"
@@ -314,7 +314,7 @@ class Trainer {
     load_into(best, network_.state(false), run / "model.safetensors");
     Json inspected = inspect_network(network_, *valid_, 100000);
     inspected["training"] = {{"seconds", outcome.seconds}, {"samples_per_s", outcome.samples_per_s}, {"steps", outcome.steps},
-                             {"best_step", outcome.best_step}, {"threads", at::get_num_threads()}};
+                             {"best_step", outcome.best_step}, {"threads", threads()}};
     write_file_atomic(run / "inspect.json", inspected.dump(2) + "\n");
     EvaluationOptions options;
     options.batch_rows = config_.train.evaluate_batch_rows;
@@ -355,7 +355,7 @@ std::atomic<bool>& interrupt_flag() {
 
 TrainOutcome train(const RunConfig& config, const TrainOptions& options) {
   if (config.data.empty()) fail(ErrorKind::Config, "data", "is not given; expected a folder that `ektm prepare` wrote. Name it in the config, or by --set data=DIR.");
-  at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  use_threads(config.threads);
   return Trainer(config, options).run();
 }
 
