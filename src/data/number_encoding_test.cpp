@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <string>
 
 namespace ektm {
 namespace {
@@ -26,6 +29,42 @@ TEST(ParseFinite, NumbersAndOthers) {
   EXPECT_EQ(parse_finite("0.1"), 0.1);
   for (const char* text : {"", "+", "-", "abc", "1.5x", " 1", "1 ", "1,5", "nan", "inf", "-inf", "1e999", "+-1", "0x10"})
     EXPECT_FALSE(parse_finite(text)) << text;
+}
+
+TEST(ParseFinite, ShortDecimalsAreTheNearestDoubles) {
+  Rng rng(8);
+  for (int i = 0; i < 200000; ++i) {
+    std::string text(rng.below(2), '-');
+    for (uint64_t k = 0, count = rng.below(12); k < count; ++k) text += static_cast<char>('0' + rng.below(10));
+    if (rng.below(3) > 0) text += '.';
+    for (uint64_t k = 0, count = rng.below(8); k < count; ++k) text += static_cast<char>('0' + rng.below(10));
+    char* end = nullptr;
+    const double expected = std::strtod(text.c_str(), &end);
+    const auto found = parse_finite(text);
+    ASSERT_EQ(found.has_value(), !text.empty() && *end == 0 && end != text.c_str()) << text;
+    if (found) {
+      ASSERT_EQ(*found, expected) << text;
+      ASSERT_EQ(std::signbit(*found), std::signbit(expected)) << text;
+    }
+  }
+}
+
+TEST(SortNumbers, EqualsStdSort) {
+  Rng rng(9);
+  for (size_t count : {0, 1, 10, 999, 1000, 50000})
+    for (int kind = 0; kind < 4; ++kind) {
+      std::vector<double> values;
+      for (size_t i = 0; i < count; ++i) {
+        if (kind == 0) values.push_back(rng.normal() * std::pow(10.0, static_cast<double>(rng.below(600)) - 300));
+        if (kind == 1) values.push_back(static_cast<double>(rng.below(50)) - 25);
+        if (kind == 2) values.push_back(7.5);
+        if (kind == 3) values.push_back(rng.below(10) == 0 ? (rng.below(2) ? HUGE_VAL : -HUGE_VAL) : rng.uniform());
+      }
+      std::vector<double> expected = values;
+      std::sort(expected.begin(), expected.end());
+      sort_numbers(values);
+      ASSERT_EQ(values, expected) << count << " " << kind;
+    }
 }
 
 TEST(Scaling, StandardByHand) {

@@ -292,6 +292,75 @@ TEST(Prepare, CsvAndParquetGiveTheSameBytes) {
   EXPECT_EQ(contents(folder / "out"), contents(folder / "parquet"));
 }
 
+// Everything a schema can ask for, in rows that straddle blocks.
+TEST(Prepare, ThreadsAndChunksDoNotMatter) {
+  Folder folder;
+  Rng rng(11);
+  auto rows = [&](int count) {
+    std::string csv = "u,c,s,p,l,h,w,scene,click,buy\n";
+    for (int i = 0; i < count; ++i) {
+      const uint64_t user = rng.below(60), first = rng.below(30);
+      csv += fmt::format("{},{},\"{}\",{},{},{},{},{},{},{}\n", user == 0 ? "" : std::to_string(user << 58 | user),
+                         "c" + std::to_string(rng.below(300)), rng.below(2) ? "a \"\"quoted\"\",\ntext" : "plain",
+                         rng.below(9) == 0 ? "NA" : fmt::format("{:.3f}", rng.normal()),
+                         rng.below(4) == 0 ? "" : fmt::format("t{}|t{}|t{}", first, first + 1, rng.below(30)), rng.below(5000),
+                         rng.uniform(), rng.below(3), rng.below(3) == 0 ? 1 : 0, rng.below(2));
+    }
+    return csv;
+  };
+  folder.write("side.csv", "u,city\n" + [] {
+    std::string text;
+    for (uint64_t user = 1; user < 50; ++user) text += fmt::format("{},city {}\n", user << 58 | user, user % 7);
+    return text;
+  }());
+  PrepareConfig config;
+  config.schema = folder.write(
+      "schema.yaml",
+      "features: [{name: u, min_count: 3}, {name: c, min_count: 2}, {name: s}, {name: city}, {name: p, kind: number}, "
+      "{name: q, column: p, kind: number, bins: 7}, {name: r, column: p, kind: number, normalize: log_standard}, "
+      "{name: l, kind: sequence, separator: \"|\", max_length: 2}, {name: m, column: l, kind: ids, separator: \"|\", table: l}, "
+      "{name: h, hash_buckets: 100}]\n"
+      "join: [{file: side.csv, key: u}]\ngroup: u\nscenario: scene\nweight: w\nallow_leak: true\n"
+      "split: {valid_from: train, valid_fraction: 0.2}\n"
+      "tasks: [{name: click, label: click}, {name: buy, label: buy > 0, after: click, observed: p < 2}]\n");
+  config.train.files = {folder.write("train.csv", rows(1200)), folder.write("train2.csv", rows(1))};
+  config.test.files = {folder.write("test.csv", rows(300))};
+  config.output = folder / "once";
+  config.threads = 1;
+  prepare(config);
+  const auto expected = contents(folder / "once");
+  EXPECT_EQ(expected.count("valid/part-00000.arrow"), 1u);
+  for (int64_t threads : {1, 2, 3})
+    for (int64_t chunk_bytes : {200, 1000, 30000}) {
+      config.output = folder / fmt::format("out-{}-{}", threads, chunk_bytes);
+      config.threads = threads;
+      config.chunk_bytes = chunk_bytes;
+      prepare(config);
+      EXPECT_EQ(contents(config.output), expected) << threads << " " << chunk_bytes;
+    }
+}
+
+// Whichever thread meets it: of several errors the one that stands first in the file is told.
+TEST(Prepare, TheFirstErrorOfTheFileIsToldWhateverTheThreads) {
+  Folder folder;
+  std::string csv = "u,p,click\n";
+  for (int i = 1; i <= 30000; ++i)  // the first rows are looked at before the pass
+    csv += i == 15000   ? "a,none,0\n"
+           : i == 29990 ? "a,1,2,3,4\n"
+                        : fmt::format("{},{},{}\n", i % 7, i, i == 16000 ? 7 : i % 2);
+  PrepareConfig config;
+  config.schema = folder.write("schema.yaml", "features: [{name: u}, {name: p, kind: number}]\n" + kClick);
+  config.train.files = {folder.write("train.csv", csv)};
+  config.output = folder / "out";
+  config.chunk_bytes = 2000;
+  for (config.threads = 1; config.threads <= 3; ++config.threads) {
+    expect_error(ErrorKind::Data, {"train.csv", "row 15000 (line 15001)", "column p", "'none'"}, [&] { prepare(config); });
+    EXPECT_FALSE(fs::exists(config.output));
+  }
+  config.threads = -1;
+  expect_error(ErrorKind::Config, {"--threads", "-1"}, [&] { prepare(config); });
+}
+
 TEST(Prepare, FloatsAreNoIds) {
   Folder folder;
   arrow::DoubleBuilder u;

@@ -43,6 +43,22 @@ TEST(Vocabulary, EqualsAStandardMap) {
   }
 }
 
+// Texts of every length that differ in one byte only, wherever it is.
+TEST(Vocabulary, EveryByteTells) {
+  Vocabulary vocabulary;
+  int32_t expected = 0;
+  std::vector<std::string> texts;
+  for (size_t size = 0; size <= 70; ++size) {
+    texts.push_back(std::string(size, 'a'));
+    for (size_t at = 0; at < size; ++at) {
+      texts.push_back(std::string(size, 'a'));
+      texts.back()[at] = 'b';
+    }
+  }
+  for (const auto& text : texts) ASSERT_EQ(vocabulary.insert(text), expected++) << text;
+  for (size_t i = 0; i < texts.size(); ++i) ASSERT_EQ(vocabulary.find(texts[i]), static_cast<int32_t>(i));
+}
+
 TEST(Vocabulary, SurvivesTheDisk) {
   Folder folder;
   Vocabulary vocabulary;
