@@ -43,16 +43,17 @@ class Pool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  void resize(int count) {
+  void resize(int count, void (*on_start)() = nullptr) {
     EKTM_CHECK(count >= 1);
-    if (count == size()) return;
+    if (count == size() && on_start == on_start_) return;
     std::lock_guard lock(mutex_);
     stopping_ = true;
     publish(0);
     for (auto& worker : workers_) worker.join();
     workers_.clear();
     stopping_ = false;
-    for (int i = 1; i < count; ++i) workers_.emplace_back([this, seen = ticket_.load() >> 32]() mutable { work(seen); });
+    on_start_ = on_start;
+    for (int i = 1; i < count; ++i) workers_.emplace_back([this, seen = ticket_.load() >> 32] { work(seen); });
   }
 
   void run(int64_t chunks, void (*body)(void*, int64_t), void* context) {
@@ -100,6 +101,7 @@ class Pool {
 
   void work(uint64_t seen) {
     inside = true;
+    if (on_start_) on_start_();
     for (;;) {
       uint64_t ticket = ticket_.load(std::memory_order_acquire);
       // Not wait_for_change: the lower half changes while others take chunks.
@@ -122,6 +124,7 @@ class Pool {
   std::atomic<uint64_t> ticket_{0};
   std::atomic<uint32_t> done_{0};
   std::atomic<bool> stopping_{false};
+  void (*on_start_)() = nullptr;
   void (*body_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   uint32_t chunks_ = 0;
@@ -135,7 +138,7 @@ Pool& pool() {
 
 }  // namespace
 
-void set_threads(int count) { pool().resize(count); }
+void set_threads(int count, void (*on_start)()) { pool().resize(count, on_start); }
 int threads() { return pool().size(); }
 
 namespace detail {

@@ -7,8 +7,8 @@
 
 namespace ektm {
 
-// Threads of parallel_for, the caller's included; at least 1. Not while a parallel_for runs.
-void set_threads(int count);
+// Threads of parallel_for, the caller's included; at least 1. Not while a parallel_for runs. `on_start` runs in each new thread first.
+void set_threads(int count, void (*on_start)() = nullptr);
 int threads();
 
 namespace detail {

@@ -10,8 +10,10 @@
 namespace ektm {
 
 void use_threads(int64_t count) {
-  at::set_num_threads(1);
-  set_threads(count > 0 ? static_cast<int>(count) : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  // In every thread: OpenMP and MKL keep this number for each thread.
+  auto alone = [] { at::set_num_threads(1); };
+  alone();
+  set_threads(count > 0 ? static_cast<int>(count) : std::max(1, static_cast<int>(std::thread::hardware_concurrency())), alone);
 }
 
 }  // namespace ektm
