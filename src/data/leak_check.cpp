@@ -129,8 +129,9 @@ std::vector<Leak> LeakCheck::find() const {
   }
   std::vector<Leak> leaks;
   if (checked.empty()) return leaks;
+  Categories categories;
   for (const auto& column : columns_) {
-    const Categories categories = categories_of(column);
+    find_categories(column, categories);
     for (const auto& [t, rows] : checked)
       if (const double found = auc(column, categories, rows); found > kMaxAuc)
         leaks.push_back({column.name, info_.tasks[t].name, found});
@@ -138,32 +139,33 @@ std::vector<Leak> LeakCheck::find() const {
   return leaks;
 }
 
-LeakCheck::Categories LeakCheck::categories_of(const Column& column) const {
-  Categories categories;
+void LeakCheck::find_categories(const Column& column, Categories& categories) const {
+  categories.own.clear();
+  categories.values = &categories.own;
   if (!column.numbers.empty()) {
     QuantileSample sample(0);
     for (int64_t r = 0; r < rows_; ++r)
       if (fitting_[r]) sample.add(column.numbers[r]);
     const std::vector<double> edges = sample.edges(kQuantiles);
-    for (float x : column.numbers) categories.values.push_back(bin_of(edges, x));
+    for (float x : column.numbers) categories.own.push_back(bin_of(edges, x));
     categories.count = static_cast<int64_t>(edges.size()) + 1;
-    return categories;
+    return;
   }
-  categories.values = column.values;
+  categories.values = &column.values;
   categories.count = column.table_rows;
-  if (categories.count > static_cast<int64_t>(categories.values.size())) {
+  if (categories.count > static_cast<int64_t>(column.values.size())) {
     std::vector<int32_t> known = column.values;
     std::sort(known.begin(), known.end());
     known.erase(std::unique(known.begin(), known.end()), known.end());
-    for (auto& value : categories.values)
-      value = static_cast<int32_t>(std::lower_bound(known.begin(), known.end(), value) - known.begin());
+    for (int32_t value : column.values)
+      categories.own.push_back(static_cast<int32_t>(std::lower_bound(known.begin(), known.end(), value) - known.begin()));
+    categories.values = &categories.own;
     categories.count = static_cast<int64_t>(known.size());
   }
-  return categories;
 }
 
 double LeakCheck::auc(const Column& column, const Categories& categories, const TaskRows& rows) {
-  const auto& values = categories.values;
+  const auto& values = *categories.values;
   if (rows.fitting.empty()) return 0.5;
   TargetMeans means(categories.count, rows.fitting_positives / static_cast<double>(rows.fitting.size()));
   double best;

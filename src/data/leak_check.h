@@ -33,7 +33,8 @@ class LeakCheck {
   };
   // The values of a column as categories 0 .. count-1, no more of them than there are values in the sample.
   struct Categories {
-    std::vector<int32_t> values;
+    const std::vector<int32_t>* values;  // the column's, or `own`
+    std::vector<int32_t> own;
     int64_t count = 0;
   };
   // The sampled rows where a task is observed: of conversions, few among many.
@@ -45,7 +46,7 @@ class LeakCheck {
     double fitting_positives = 0;
   };
   TaskRows rows_of(size_t task) const;
-  Categories categories_of(const Column& column) const;
+  void find_categories(const Column& column, Categories& categories) const;
   static double auc(const Column& column, const Categories& categories, const TaskRows& rows);
 
   const DatasetInfo info_;
