@@ -3,49 +3,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "base/random.h"
-#include "nn/embedding.h"
-#include "nn/threading.h"
+#include "bench/synthetic.h"
 
-namespace ektm {
+namespace ektm::bench {
 namespace {
-
-// Ranks 0 .. n-1 with probability proportional to about (rank + 1)^-exponent, by inversion of the continuous distribution. Ranks
-// are scattered over the table: what is popular does not lie side by side.
-class ZipfIds {
- public:
-  // Exponent 1, whose inverse is an exponential, is taken as its limit.
-  ZipfIds(int64_t n, double exponent) : n_(n), power_(exponent == 1 ? 1e-9 : 1 - exponent),
-                                        last_(std::pow(static_cast<double>(n) + 1, power_)) {}
-  int32_t next(Rng& rng) const {
-    const double x = std::pow(1 + rng.uniform() * (last_ - 1), 1 / power_);
-    const int64_t rank = std::min(n_ - 1, static_cast<int64_t>(x) - 1);
-    return static_cast<int32_t>(static_cast<uint64_t>(rank) * 2654435761U % static_cast<uint64_t>(n_));  // a prime: one to one
-  }
-
- private:
-  int64_t n_;
-  double power_, last_;
-};
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
-template <class Work>
-double seconds(Work work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 int run(int argc, char** argv) {
   int64_t rows = 1000000, fields = 20, batch_rows = 4096, steps = 100;
@@ -118,6 +83,6 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace ektm
+}  // namespace ektm::bench
 
-int main(int argc, char** argv) { return ektm::run(argc, argv); }
+int main(int argc, char** argv) { return ektm::bench::run(argc, argv); }
