@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "commands.h"
 #include "ektm_version.h"
 #include "nn/threading.h"
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
   // Activations come and go every step: keep their memory instead of giving it back to the kernel each time.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, -1);
+  ektm::catch_interrupts();
   ektm::use_threads(0);  // `train` takes its config's
   CLI::App app{"ektm: multi-task ranking from logs to calibrated conversion probabilities"};
   app.set_version_flag("--version", "ektm " EKTM_VERSION);
@@ -44,6 +46,9 @@ int main(int argc, char** argv) {
   } catch (const ektm::Error& error) {
     std::fprintf(stderr, "ektm: %s\n", error.what());
     return error.exit_code();
+  } catch (const ektm::Interrupted&) {
+    std::fprintf(stderr, "\nInterrupted; nothing is left of what was not finished.\n");
+    return 130;
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "ektm: out of memory. Use smaller batches, tables (min_count, hash_buckets) or embeddings.\n");
     return 1;

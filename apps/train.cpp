@@ -1,7 +1,6 @@
 // ektm train CONFIG.yaml --output RUN
 #include <algorithm>
 #include <cctype>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -21,13 +20,6 @@ struct Arguments {
   bool resume = false, overwrite = false, quiet = false, profile = false;
 };
 
-extern "C" void on_signal(int) {
-  // A second signal ends the process at once.
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
-  interrupt_flag() = true;
-}
-
 // As one word of a shell.
 std::string quoted(const std::string& text) {
   const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("/._-+=,:@%", c); });
@@ -43,8 +35,6 @@ void run(const Arguments& arguments) {
   if (arguments.seed >= 0) overrides.push_back("seed=" + std::to_string(arguments.seed));
   if (arguments.threads >= 0) overrides.push_back("threads=" + std::to_string(arguments.threads));
   RunConfig config = load_run_config(arguments.config, overrides);
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
   TrainOptions options;
   options.run = arguments.output;
   options.resume = arguments.resume;

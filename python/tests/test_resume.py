@@ -170,3 +170,21 @@ def test_another_run_of_the_config_is_not_mixed_in(uninterrupted, tmp_path):
     assert done.code == 1
     assert "seed" in done.err and "5" in done.err and "config.yaml" in done.err
     expect_same_run(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupted_prepare_leaves_nothing(simulated, tmp_path, number):
+    raw = tmp_path / "raw"
+    succeed("simulate", "logs", "--output", raw, "--quick", "--rows", "400000", "--format", "csv", "--quiet")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    files = [option for split in ("train", "valid", "test") for option in (f"--{split}", raw / f"{split}.csv")]
+    process = start("prepare", "--schema", raw / "schema.yaml", *files, "--output", folder / "data", "--threads", "1")
+    while not any(folder.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert "nothing is left" in err.decode()
+    assert not any(folder.iterdir())

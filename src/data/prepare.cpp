@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "data/arrow_check.h"
@@ -223,6 +224,7 @@ class Preparation {
       if (!reader.next(step.chunk)) return false;
       step.coded.begin(step.chunk.rows(), schema().features.size());
       divide_rows(name, row_number, step);
+      stop_if_interrupted();
       progress.update(reader.read_bytes());
       return true;
     };
@@ -312,6 +314,7 @@ class Preparation {
           if (!spool_->read(step.coded)) return false;
           step.chunk = places_[next_chunk++];
           divide_rows("train", row_number, step);
+          stop_if_interrupted();
           progress.update(spool_->bytes_read());
           return true;
         },

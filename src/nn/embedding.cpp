@@ -2,6 +2,10 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -18,6 +22,19 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 64;  // samples a thread takes at a time
 
+// Not yet touched memory of its own, in huge pages where the system gives them: look-ups go all over a table, and with pages of 4 KiB
+// nearly each would miss the TLB too.
+at::Tensor empty_table(at::IntArrayRef sizes) {
+  at::Tensor table = at::empty(sizes);
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(table.data_ptr()), end = begin + table.nbytes();
+  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);  // advice: where it is refused, nothing is lost
+#endif
+  return table;
+}
+
 }  // namespace
 
 EmbeddingStore::EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, int64_t groups, uint64_t seed)
@@ -30,17 +47,17 @@ EmbeddingStore::EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, 
   if (rows() >= (int64_t{1} << 32))
     fail(ErrorKind::Model, "the embedding tables", "found {} rows in all; expected fewer than 2^32. Raise min_count or use hash_buckets.",
          rows());
-  weights_ = at::empty({rows(), width()});
+  weights_ = empty_table({rows(), width()});
   // A generator a table: a table's start does not depend on the others.
   for (size_t t = 0; t < info.tables.size(); ++t) {
     auto generator = at::make_generator<at::CPUGeneratorImpl>(mix64(seed ^ hash64("embedding/" + info.tables[t].name)));
     weights_.narrow(0, offsets_[t], info.tables[t].rows).normal_(0, config_.init_std, generator);
   }
   if (config_.optimizer == "adam") {
-    m_ = at::zeros_like(weights_);
-    v_ = at::zeros_like(weights_);
+    m_ = empty_table({rows(), width()}).zero_();
+    v_ = empty_table({rows(), width()}).zero_();
   } else if (config_.optimizer == "adagrad") {
-    v_ = at::zeros_like(weights_);
+    v_ = empty_table({rows(), width()}).zero_();
   } else if (config_.optimizer == "rowwise_adagrad") {
     v_ = at::zeros({rows()});
   }
@@ -59,7 +76,11 @@ at::Tensor EmbeddingStore::gather(const Batch& batch, bool training) const {
       float* row = out + b * features_;
       for (int64_t f = 0; f < field_count_; ++f) {
         const float* source = weights + (offsets_[fields_[f].table] + ids[f]) * width;
-        if (f + 4 < field_count_) __builtin_prefetch(weights + (offsets_[fields_[f + 4].table] + ids[f + 4]) * width);
+        // Rows of large tables come from memory: ask for the next sample's while this one's are copied.
+        if (b + 1 < end) {
+          const float* ahead = weights + (offsets_[fields_[f].table] + ids[field_count_ + f]) * width;
+          for (int64_t w = 0; w < width; w += 16) __builtin_prefetch(ahead + w);
+        }
         for (int64_t g = 0; g < groups_; ++g) std::memcpy(row + g * group_stride + f * dim, source + g * dim, dim * sizeof(float));
       }
       for (size_t k = 0; k < bags_.size(); ++k) {
@@ -174,9 +195,19 @@ void EmbeddingStore::apply(double grad_scale, double rate_scale) {
   float* m = m_.defined() ? m_.data_ptr<float>() : nullptr;
   float* v = v_.defined() ? v_.data_ptr<float>() : nullptr;
   const float epsilon = static_cast<float>(config_.epsilon);
+  const bool per_number = v && v_.dim() == 2;
   parallel_for(0, unique, 256, [&](int64_t begin, int64_t end) {
     for (int64_t u = begin; u < end; ++u) {
       const int64_t at_number = unique_rows_[u] * width;
+      if (u + 6 < end) {
+        const int64_t ahead = unique_rows_[u + 6] * width;
+        for (int64_t w = 0; w < width; w += 16) {
+          __builtin_prefetch(weights + ahead + w, 1);
+          if (m) __builtin_prefetch(m + ahead + w, 1);
+          if (per_number) __builtin_prefetch(v + ahead + w, 1);
+        }
+        if (!per_number && v) __builtin_prefetch(v + unique_rows_[u + 6], 1);
+      }
       const float* grad = grads + u * width;
       float* weight = weights + at_number;
       if (config_.optimizer == "adam") {

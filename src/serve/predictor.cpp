@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "checkpoint/safetensors.h"
 #include "data/arrow_check.h"
@@ -81,6 +82,7 @@ int64_t predict_files(const Predictor& predictor, const RawInput& input, const s
     auto part = arrow::RecordBatch::Make(arrow::schema(fields), batch.rows, columns);
     if (!writer) writer = checked_io(parquet::arrow::FileWriter::Open(*part->schema(), arrow::default_memory_pool(), sink), where);
     checked_io(writer->WriteRecordBatch(*part), where);
+    stop_if_interrupted();
     progress.update(rows += batch.rows);
   });
   if (!writer) fail(ErrorKind::Data, fmt::format("{}", fmt::join(input.files, ", ")), "found no rows; nothing was scored.");

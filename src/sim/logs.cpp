@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "config/yaml.h"
 #include "sim/histogram_auc.h"
@@ -111,6 +112,7 @@ nlohmann::ordered_json write_split(const Platform& platform, const Split& split,
       log_file.write(batches.log);
       truth_file.write(batches.truth);
     });
+    stop_if_interrupted();
     progress.update(row);
   }
   if (writing.valid()) writing.get();

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/threads.h"
 #include "checkpoint/safetensors.h"
@@ -347,11 +348,6 @@ class Trainer {
 };
 
 }  // namespace
-
-std::atomic<bool>& interrupt_flag() {
-  static std::atomic<bool> flag{false};
-  return flag;
-}
 
 TrainOutcome train(const RunConfig& config, const TrainOptions& options) {
   if (config.data.empty()) fail(ErrorKind::Config, "data", "is not given; expected a folder that `ektm prepare` wrote. Name it in the config, or by --set data=DIR.");

@@ -1,6 +1,5 @@
 #pragma once
 // The training loop over a run folder: same seed and threads, same bits; interrupted and resumed, the same bits again.
-#include <atomic>
 #include <filesystem>
 #include <string>
 
@@ -26,10 +25,8 @@ struct TrainOutcome {
 
 // Trains and leaves in the run folder: config.yaml, schema.yaml, encoders/, model.safetensors (the weights of the best validation),
 // checkpoint.safetensors (where --resume goes on), history.jsonl, tensorboard/, inspect.json, metrics-valid.json, metrics.json (test).
+// When interrupt_flag() is set (base/interrupt.h) it writes a checkpoint after the current step and returns Interrupted.
 // Errors: Config (run folder exists, resume with another config), Data, Io, Model (NaN or Inf in a loss: names step and task).
 TrainOutcome train(const RunConfig& config, const TrainOptions& options);
-
-// Set by the SIGINT / SIGTERM handler: the loop writes a checkpoint after the current step and returns Interrupted.
-std::atomic<bool>& interrupt_flag();
 
 }  // namespace ektm
