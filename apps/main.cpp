@@ -1,20 +1,17 @@
 // `ektm`: the program. Every subcommand lives in a file of its own; errors end here.
-#include <malloc.h>
-
 #include <cstdio>
 #include <exception>
 #include <new>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "commands.h"
 #include "ektm_version.h"
 #include "nn/threading.h"
 
 int main(int argc, char** argv) {
-  // Activations come and go every step: keep their memory instead of giving it back to the kernel each time.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, -1);
+  ektm::keep_freed_memory();
   ektm::catch_interrupts();
   ektm::use_threads(0);  // `train` takes its config's
   CLI::App app{"ektm: multi-task ranking from logs to calibrated conversion probabilities"};

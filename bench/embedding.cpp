@@ -32,6 +32,7 @@ int run(int argc, char** argv) {
   app.add_option("--write-ids", ids_file, "file that gets the ids: int32 [steps and warm-up, batch, fields]");
   app.footer("Example:\n  bench_embedding --rows 10000000 --fields 20 --dim 16 --batch 4096 --threads 2");
   CLI11_PARSE(app, argc, argv);
+  keep_freed_memory();
   use_threads(threads);
 
   DatasetInfo info;

@@ -121,6 +121,7 @@ int run(int argc, char** argv) {
   app.add_flag("--short", brief, "small and quick, for CI");
   app.footer("Example:\n  bench_roofline --batch 4096 --threads 2");
   CLI11_PARSE(app, argc, argv);
+  keep_freed_memory();
   if (brief) size.batch = 256, size.rows = 20000, size.batches = 2, steps = 6;
   const std::string mmoe = "name: mmoe, experts: 8, expert_hidden: [256, 128], tower_hidden: [64]";
   const std::vector<std::pair<std::string, std::string>> models = {

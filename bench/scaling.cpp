@@ -46,6 +46,7 @@ int run(int argc, char** argv) {
   app.add_flag("--short", brief, "small and quick, for CI");
   app.footer("Example:\n  bench_scaling --model ektm --threads 2");
   CLI11_PARSE(app, argc, argv);
+  keep_freed_memory();
   base.size.batches = 8;
   base.size.rows = 100000;
   std::vector<int64_t> batches{256, 1024, 4096, 16384}, vocabularies{100000, 1000000, 10000000}, fields{10, 20, 40}, conversions{1, 3, 6, 12},

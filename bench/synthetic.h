@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/random.h"
 #include "models/network.h"
 #include "nn/threading.h"
