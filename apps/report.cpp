@@ -39,6 +39,7 @@ void run(const Arguments& arguments) {
                                                                     : "report.html";
   write_file_atomic(output, render_report(runs, options));
   std::fputs(comparison_table(runs).c_str(), stdout);
+  std::fflush(stdout);  // before the next line on stderr
   log_info("wrote {}", output.string());
 }
 
