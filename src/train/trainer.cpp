@@ -35,31 +35,9 @@ struct TrainState {
   bool has_best = false, finished = false;
   std::vector<double> loss_sums;  // since the last validation: total, then each term
   int64_t loss_steps = 0;
-
-  Json to_json() const {
-    return {{"step", step}, {"epoch", epoch}, {"batch_in_epoch", batch_in_epoch}, {"best_step", best_step},
-            {"bad_validations", bad_validations}, {"history_lines", history_lines}, {"best_value", best_value}, {"seconds", seconds},
-            {"validation_seconds", validation_seconds},
-            {"has_best", has_best}, {"finished", finished}, {"loss_sums", loss_sums}, {"loss_steps", loss_steps}};
-  }
-  static TrainState from_json(const Json& json) {
-    TrainState s;
-    json.at("step").get_to(s.step);
-    json.at("epoch").get_to(s.epoch);
-    json.at("batch_in_epoch").get_to(s.batch_in_epoch);
-    json.at("best_step").get_to(s.best_step);
-    json.at("bad_validations").get_to(s.bad_validations);
-    json.at("history_lines").get_to(s.history_lines);
-    json.at("best_value").get_to(s.best_value);
-    json.at("seconds").get_to(s.seconds);
-    json.at("validation_seconds").get_to(s.validation_seconds);
-    json.at("has_best").get_to(s.has_best);
-    json.at("finished").get_to(s.finished);
-    json.at("loss_sums").get_to(s.loss_sums);
-    json.at("loss_steps").get_to(s.loss_steps);
-    return s;
-  }
 };
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch_in_epoch, best_step, bad_validations, history_lines, best_value, seconds,
+                                   validation_seconds, has_best, finished, loss_sums, loss_steps)
 
 class Trainer {
  public:
@@ -228,7 +206,7 @@ class Trainer {
     state_.seconds = elapsed();
     TensorFile file;
     file.tensors = stepper_->state();
-    file.metadata["state"] = state_.to_json().dump();
+    file.metadata["state"] = Json(state_).dump();
     file.metadata["schema_hash"] = network_.info().schema_hash;
     save_tensors(options_.run / "checkpoint.safetensors", file);
   }
@@ -296,7 +274,7 @@ class Trainer {
       fail(ErrorKind::Config, file.string(), "the run was trained on data with schema hash {}, but {} has {}. Resume with the data set that the run "
            "was started with.", content.metadata["schema_hash"], config_.data, network_.info().schema_hash);
     try {
-      state_ = TrainState::from_json(Json::parse(content.metadata["state"]));
+      state_ = Json::parse(content.metadata["state"]).get<TrainState>();
     } catch (const Json::exception& error) {
       fail(ErrorKind::Data, file.string(), "the file is damaged: its state cannot be read ({}). Take another checkpoint, or train again.", error.what());
     }
