@@ -83,7 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", required=True, help="YAML: base, common, models")
     parser.add_argument("--data", required=True, help="encoded data set")
-    parser.add_argument("--models", required=True, help="comma-separated; ektm-mmoe is EKTM over mmoe")
+    parser.add_argument("--models", help="comma-separated; ektm-mmoe is EKTM over mmoe; default: all of the space, each also below EKTM")
     parser.add_argument("--trials", type=int, default=8, help="of each model")
     parser.add_argument("--work", required=True, help="folder for trials")
     parser.add_argument("--configs", help="folder for the best configs; default: the space's folder")
@@ -93,7 +93,9 @@ def main():
     work = pathlib.Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
     configs = pathlib.Path(args.configs or pathlib.Path(args.space).parent)
-    for model in args.models.split(","):
+    backbones = [name for name in space["models"] if name != "ektm"]
+    models = args.models.split(",") if args.models else [model for name in backbones for model in (name, "ektm-" + name)]
+    for model in models:
         record = work / f"{model}.jsonl"
         trials = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
         for trial in range(len(trials), args.trials):
