@@ -29,7 +29,7 @@ struct Blocks {
   Blocks(int64_t total_rows, int64_t width) : total(total_rows) {
     const int64_t share = (total + threads() - 1) / threads();
     const int64_t worth_a_thread = 1 + 16384 / width;  // less is done sooner than another thread wakes up
-    rows = std::max(worth_a_thread, std::min<int64_t>(width > 1024 ? 512 : 256, share));
+    rows = std::max(worth_a_thread, std::min<int64_t>(512, share));
     count = (total + rows - 1) / rows;
   }
   int64_t begin(int64_t block) const { return block * rows; }
@@ -517,11 +517,16 @@ struct RouteShape {
   double scale() const { return router.similarity == Router::Similarity::Dot ? 1 / std::sqrt(static_cast<double>(key_width)) : 1; }
 };
 
-// Of a block of rows: what similarities are made from, each [size,T,..].
+// Of a block of rows: what similarities are made from, each [size,T,..]; and room for their gradients. One a thread, kept: fresh memory
+// would cost more than the work.
 template <class T>
 struct RouteBlock {
-  std::vector<T> f, q, k, inverse_norm;
-  RouteBlock(const RouteShape& shape, int64_t first, int64_t size, const Rows<const T>& features, const T* query, const T* key) {
+  std::vector<T> f, q, k, inverse_norm, d, to_q, to_k, to_k_part;
+  static RouteBlock& of_this_thread() {
+    thread_local RouteBlock block;
+    return block;
+  }
+  void load(const RouteShape& shape, int64_t first, int64_t size, const Rows<const T>& features, const T* query, const T* key) {
     const int64_t rows = size * shape.count, d = shape.width, w = shape.key_width;
     f.resize(rows * d);
     take_rows(features, first, size, shape.count, d, f.data());
@@ -554,8 +559,8 @@ struct Route : Function<Route> {
       const Blocks blocks(rows, count * width);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
-        const RouteBlock<scalar_t> part(shape, first, size, from, query ? query->const_data_ptr<scalar_t>() : nullptr,
-                                        key ? key->const_data_ptr<scalar_t>() : nullptr);
+        auto& part = RouteBlock<scalar_t>::of_this_thread();
+        part.load(shape, first, size, from, query ? query->const_data_ptr<scalar_t>() : nullptr, key ? key->const_data_ptr<scalar_t>() : nullptr);
         scalar_t* weights = s.data_ptr<scalar_t>() + first * count * count;
         if (router.similarity == Router::Similarity::Fixed)
           for (int64_t r = 0; r < size; ++r) std::copy_n(fixed->const_data_ptr<scalar_t>(), count * count, weights + r * count * count);
@@ -607,11 +612,13 @@ struct Route : Function<Route> {
       Partial<scalar_t> query_sums(dot ? blocks.count : 0, width * w), key_sums(dot ? blocks.count : 0, width * w);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block), tasks = size * count;
-        const RouteBlock<scalar_t> part(shape, first, size, from, wq, wk);
+        auto& part = RouteBlock<scalar_t>::of_this_thread();
+        part.load(shape, first, size, from, wq, wk);
         const scalar_t* weights = s.const_data_ptr<scalar_t>() + first * count * count;
         scalar_t* to = df.data_ptr<scalar_t>() + first * count * width;
         std::fill_n(to, tasks * width, scalar_t(0));
-        std::vector<scalar_t> d(tasks * count);
+        auto& d = part.d;
+        d.resize(tasks * count);
         std::vector<const scalar_t*> inputs;
         std::vector<scalar_t*> input_grads;
         for (int64_t t = 0; t < count; ++t) inputs.push_back(part.f.data() + t * width), input_grads.push_back(to + t * width);
@@ -635,7 +642,8 @@ struct Route : Function<Route> {
         if (cosine)
           for (int64_t r = 0; r < size; ++r)
             for (int64_t t = 0; t < count; ++t) d[(r * count + t) * count + t] = 0;
-        std::vector<scalar_t> to_q(tasks * w), to_k(tasks * w), to_k_part(tasks * w);
+        auto &to_q = part.to_q, &to_k = part.to_k, &to_k_part = part.to_k_part;
+        for (auto* room : {&to_q, &to_k, &to_k_part}) room->resize(tasks * w);
         kernels::scores_grad(size, count, w, d.data(), part.q.data(), part.k.data(), scale, mask.data(), to_q.data(), to_k.data(), to_k_part.data());
         if (dot) {
           if (router.to_own) gemm(false, true, tasks, width, w, to_q.data(), w, wq, w, scalar_t(1), to, width);
