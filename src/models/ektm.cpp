@@ -21,6 +21,7 @@
 #include "models/zoo.h"
 #include "nn/layers.h"
 #include "nn/ops.h"
+#include "nn/router.h"
 
 namespace ektm {
 namespace {

@@ -68,6 +68,7 @@ struct TrainSection {
 struct RunConfig {
   std::string data;      // folder of the encoded data set
   int64_t seed = 1, threads = 0;
+  std::string precision = "auto";
   YAML::Node model;      // resolved: `name` and every key of that model
   EmbeddingConfig embedding;
   OptimizerConfig optimizer;
@@ -77,6 +78,9 @@ struct RunConfig {
     v.field("data", data, "folder that `ektm prepare` wrote; relative to the working directory");
     v.field("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "of initial weights, shuffling and dropout");
     v.field("threads", threads, {0, 4096}, "0 = all cores");
+    v.field("precision", precision, {"auto", "f32", "bf16"},
+            "of the factors of training's matrix products; weights, sums and everything else are float32, and so is scoring. auto = bf16 where the "
+            "CPU multiplies such numbers faster (AMX, AVX512-BF16), else f32; a run keeps what it began with");
     v.group("embedding", embedding, "");
     v.group("optimizer", optimizer, "");
     v.group("loss", loss, "");

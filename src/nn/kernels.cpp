@@ -45,6 +45,21 @@ EKTM_CLONES void adam(int64_t n, const AdamStep& step, float grad_scale, const f
   }
 }
 
+namespace {
+// The upper 16 bits, rounded, in place. A NaN becomes the quiet one: rounding could carry it into the sign.
+inline __attribute__((always_inline)) uint32_t bf16_bits(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fffu + (bits >> 16 & 1);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded;
+}
+}  // namespace
+
+EKTM_CLONES void to_bf16(int64_t n, const float* __restrict x, uint16_t* __restrict y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<uint16_t>(bf16_bits(x[i]) >> 16);
+}
+EKTM_CLONES void round_to_bf16(int64_t n, const float* __restrict x, float* __restrict y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = std::bit_cast<float>(bf16_bits(x[i]) & 0xffff0000u);
+}
+
 double square_sum(int64_t n, const float* x) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
@@ -270,28 +285,46 @@ EKTM_BODY void gated_dots_grad_body(int64_t rows, int64_t n, const T* __restrict
   }
 }
 
-EKTM_BODY void scores_body(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores) {
+EKTM_BODY void scores_body(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = 0; j < count; ++j)
-        scores[(r * count + i) * count + j] = scale * dot<T>(n, q + (r * count + i) * n, k + (r * count + j) * n);
+        scores[(r * count + i) * count + j] = scale * dot<T>(n, q + (r * count + i) * stride, k + (r * count + j) * stride);
 }
 
-EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T* __restrict d, const T* __restrict q, const T* __restrict k, T scale,
-                                const uint8_t* mask, T* __restrict dq, T* __restrict dk, T* __restrict dk_part) {
-  std::fill_n(dq, rows * count * n, T(0));
-  std::fill_n(dk, rows * count * n, T(0));
-  std::fill_n(dk_part, rows * count * n, T(0));
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < count; ++j) {
-        const T weight = scale * d[(r * count + i) * count + j];
-        const int64_t from = (r * count + i) * n, to = (r * count + j) * n;
-        for (int64_t c = 0; c < n; ++c) dq[from + c] += weight * k[to + c];
-        for (int64_t c = 0; c < n; ++c) dk[to + c] += weight * q[from + c];
-        if (mask[i * count + j])
-          for (int64_t c = 0; c < n; ++c) dk_part[to + c] += weight * q[from + c];
-      }
+// out = sum_j weights[j * weight_stride] x_j, and part = the same over j with mask[j * weight_stride]; x_j `stride` apart.
+EKTM_BODY void weighted_sums(int64_t count, int64_t n, const T* weights, int64_t weight_stride, const T* x, int64_t stride, T scale, const uint8_t* mask,
+                             T* __restrict out, T* __restrict part) {
+  constexpr int64_t kTile = 16;  // queries are short
+  int64_t begin = 0;
+  for (; begin + kTile <= n; begin += kTile) {
+    T sum[kTile] = {};
+    for (int64_t j = 0; j < count; ++j)
+      for (int64_t c = 0; c < kTile; ++c) sum[c] += weights[j * weight_stride] * x[j * stride + begin + c];
+    for (int64_t c = 0; c < kTile; ++c) out[begin + c] = scale * sum[c];
+  }
+  for (int64_t c = begin; c < n; ++c) {
+    T sum = 0;
+    for (int64_t j = 0; j < count; ++j) sum += weights[j * weight_stride] * x[j * stride + c];
+    out[c] = scale * sum;
+  }
+  if (!part) return;
+  for (int64_t c = 0; c < n; ++c) part[c] = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (!mask[j * weight_stride]) continue;
+    const T weight = scale * weights[j * weight_stride];
+    for (int64_t c = 0; c < n; ++c) part[c] += weight * x[j * stride + c];
+  }
+}
+
+EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, int64_t stride, T scale, const uint8_t* mask,
+                                T* dq, T* dk, T* dk_part, int64_t grad_stride) {
+  for (int64_t r = 0; r < rows; ++r, d += count * count)
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t to = (r * count + i) * grad_stride, from = r * count * stride;
+      weighted_sums<T>(count, n, d + i * count, 1, k + from, stride, scale, nullptr, dq + to, nullptr);
+      weighted_sums<T>(count, n, d + i, count, q + from, stride, scale, mask + i, dk + to, dk_part + to);
+    }
 }
 
 }  // namespace
@@ -334,12 +367,12 @@ EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T*
                                    const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw) {                         \
     gated_dots_grad_body<T>(rows, n, s, s_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dw);                             \
   }                                                                                                                                       \
-  EKTM_CLONES void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores) {                           \
-    scores_body<T>(rows, count, n, q, k, scale, scores);                                                                                  \
+  EKTM_CLONES void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores) {           \
+    scores_body<T>(rows, count, n, q, k, stride, scale, scores);                                                                          \
   }                                                                                                                                       \
-  EKTM_CLONES void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, T scale, const uint8_t* mask,  \
-                               T* dq, T* dk, T* dk_part) {                                                                                \
-    scores_grad_body<T>(rows, count, n, d, q, k, scale, mask, dq, dk, dk_part);                                                           \
+  EKTM_CLONES void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, int64_t stride, T scale,       \
+                               const uint8_t* mask, T* dq, T* dk, T* dk_part, int64_t grad_stride) {                                      \
+    scores_grad_body<T>(rows, count, n, d, q, k, stride, scale, mask, dq, dk, dk_part, grad_stride);                                      \
   }
 
 EKTM_DEFINE_KERNELS(float)

@@ -18,6 +18,10 @@ void adam(int64_t n, const AdamStep& step, float grad_scale, const float* grad, 
 // Sum of squares in double.
 double square_sum(int64_t n, const float* x);
 
+// bfloat16 of n numbers, to nearest even; NaN stays NaN. As its 16 bits, and as the float of the same value.
+void to_bf16(int64_t n, const float* x, uint16_t* y);
+void round_to_bf16(int64_t n, const float* x, float* y);
+
 // Which numbers of a [rows,n] activation are dropped: a hash of (seed, row, column), so backward needs no mask in memory.
 struct Dropout {
   uint32_t seed = 0;
@@ -64,12 +68,12 @@ struct Rows {
                   int64_t s_stride, T* out);                                                                                       \
   void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,            \
                        const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw);                               \
-  /* scores[r,i,j] = scale * q_ri . k_rj. q, k [rows,count,n], scores [rows,count,count]. */                                       \
-  void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, T scale, T* scores);                                 \
-  /* From d [rows,count,count]: dq_i = scale sum_j d_ij k_j, dk_j = scale sum_i d_ij q_i over all pairs, dk_part over those with */\
-  /* mask[i*count+j]. */                                                                               \
-  void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, T scale, const uint8_t* mask,       \
-                   T* dq, T* dk, T* dk_part);
+  /* scores[r,i,j] = scale * q_ri . k_rj. q, k: [rows * count,n], rows `stride` apart; scores [rows,count,count]. */               \
+  void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores);                 \
+  /* From d [rows,count,count]: dq_i = scale sum_j d_ij k_j, dk_j = scale sum_i d_ij q_i over all pairs, dk_part over those with */ \
+  /* mask[i*count+j]. Like q and k, but grad_stride apart. */                                                                      \
+  void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, int64_t stride, T scale,            \
+                   const uint8_t* mask, T* dq, T* dk, T* dk_part, int64_t grad_stride);
 
 EKTM_DECLARE_KERNELS(float)
 EKTM_DECLARE_KERNELS(double)

@@ -1,91 +1,16 @@
 #include "nn/ops.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Dispatch.h>
-#include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <cmath>
 #include <mutex>
 
 #include "base/error.h"
-#include "base/threads.h"
 #include "nn/gemm.h"
-#include "nn/profiler.h"
+#include "nn/op_support.h"
 
 namespace ektm::ops {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-using kernels::Rows;
-
-#define EKTM_DISPATCH(tensor, ...) AT_DISPATCH_FLOATING_TYPES((tensor).scalar_type(), "ektm", __VA_ARGS__)
-
-// Rows that a thread takes at a time: enough for an efficient product, few enough that what follows finds them in the cache.
-struct Blocks {
-  int64_t total, rows, count;
-  Blocks(int64_t total_rows, int64_t width) : total(total_rows) {
-    const int64_t share = (total + threads() - 1) / threads();
-    const int64_t worth_a_thread = 1 + 16384 / width;  // less is done sooner than another thread wakes up
-    rows = std::max(worth_a_thread, std::min<int64_t>(512, share));
-    count = (total + rows - 1) / rows;
-  }
-  int64_t begin(int64_t block) const { return block * rows; }
-  int64_t size(int64_t block) const { return std::min(rows, total - block * rows); }
-  // body(block) for each, on all threads.
-  template <class Body>
-  void parallel(Body body) const {
-    parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-      for (int64_t b = first; b < last; ++b) body(b);
-    });
-  }
-};
-
-// Sums of parameters' gradients over blocks of rows, added up in the order of the blocks.
-template <class T>
-struct Partial {
-  int64_t size;
-  std::vector<T> sums;
-  Partial(int64_t blocks, int64_t size_in) : size(size_in), sums(static_cast<size_t>(blocks * size_in)) {}
-  T* at(int64_t block) { return sums.data() + block * size; }
-  void add_up(T* out) const {
-    std::fill_n(out, size, T(0));
-    for (size_t i = 0; i < sums.size(); ++i) out[static_cast<int64_t>(i) % size] += sums[i];
-  }
-};
-
-bool stack_like(const at::Tensor& x) { return x.stride(x.dim() - 1) == 1 || x.size(x.dim() - 1) == 1; }
-at::Tensor as_stack(const at::Tensor& x) { return stack_like(x) ? x : x.contiguous(); }
-
-template <class T>
-Rows<const T> const_rows(const at::Tensor& stack) {
-  return {stack.const_data_ptr<T>(), stack.stride(1), stack.stride(0)};
-}
-template <class T>
-Rows<T> mutable_rows(const at::Tensor& stack) {
-  return {stack.data_ptr<T>(), stack.stride(1), stack.stride(0)};
-}
-
-// [E,B,n] with the memory of [B,E,n].
-at::Tensor empty_stack(int64_t count, int64_t rows, int64_t width, const at::TensorOptions& options) {
-  return at::empty_strided({count, rows, width}, {width, count * width, 1}, options);
-}
-
-// For the roofline and the trace: the products of an operation, count times [m,k] x [k,n].
-struct ProductScope {
-  at::RecordFunction guard{at::RecordScope::USER_SCOPE};
-  ProductScope(const char* name, int64_t count, int64_t m, int64_t n, int64_t k) {
-    if (!guard.isActive()) return;
-    if (guard.needsInputs()) {
-      const std::vector<c10::IValue> shape{count, m, n, k};
-      guard.before(name, &shape);
-    } else {
-      guard.before(name);
-    }
-  }
-};
 
 kernels::Dropout draw_dropout(double rate, const Context& context) {
   kernels::Dropout dropout;
@@ -98,9 +23,6 @@ kernels::Dropout draw_dropout(double rate, const Context& context) {
   return dropout;
 }
 
-at::Tensor optional(const std::optional<at::Tensor>& tensor) { return tensor.value_or(at::Tensor()); }
-std::optional<at::Tensor> optional(const at::Tensor& tensor) { return tensor.defined() ? std::optional(tensor) : std::nullopt; }
-
 // --- fan_out ----------------------------------------------------------------------------------------------------------
 
 struct FanOut : Function<FanOut> {
@@ -112,7 +34,8 @@ struct FanOut : Function<FanOut> {
     const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
     ProductScope scope("fan_out", 1, rows, n, in);
     EKTM_DISPATCH(x, [&] {
-      const scalar_t *from = x.const_data_ptr<scalar_t>(), *w = weight.const_data_ptr<scalar_t>();
+      const scalar_t* from = x.const_data_ptr<scalar_t>();
+      const SharedFactor<scalar_t> w(weight.const_data_ptr<scalar_t>(), weight.numel());
       const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
       const Blocks blocks(rows, n);
@@ -142,12 +65,13 @@ struct FanOut : Function<FanOut> {
     if (want_weight) dw = at::empty_like(weight);
     if (has_bias) db = at::empty({count, out}, x.options());
     EKTM_DISPATCH(x, [&] {
-      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
+      const scalar_t* kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
       scalar_t* pre = g.data_ptr<scalar_t>();
       const Blocks blocks(rows, n);
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("fan_out_input_grad", 1, rows, in, n);
+        const SharedFactor<scalar_t> w(weight.const_data_ptr<scalar_t>(), want_x ? weight.numel() : 0);
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           Rows<const scalar_t> from = const_rows<scalar_t>(grad);
@@ -160,13 +84,14 @@ struct FanOut : Function<FanOut> {
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
       if (want_weight) {
         ProductScope scope("fan_out_weight_grad", 1, in, n, rows);
+        const SharedFactor<scalar_t> up(pre, rows * n);
         const scalar_t* from = x.const_data_ptr<scalar_t>();
         scalar_t* to = dw.data_ptr<scalar_t>();
         // A share of the inputs' rows for each thread.
         const int64_t slice = (in + threads() - 1) / threads();
         parallel_for(0, threads(), 1, [&](int64_t first, int64_t last) {
           for (int64_t i = first * slice; i < std::min(in, last * slice); i += slice)
-            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), pre, n, scalar_t(0), to + i * n, n);
+            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), up, n, scalar_t(0), to + i * n, n);
         });
       }
     });
@@ -187,14 +112,16 @@ struct Stacked : Function<Stacked> {
     const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
     ProductScope scope("stacked", count, rows, out, in + in2);
     EKTM_DISPATCH(x, [&] {
-      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
+      const SharedFactor<scalar_t> shared(weight.const_data_ptr<scalar_t>(), weight.numel());
+      const Factor<scalar_t> w = shared;
+      const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2_in ? const_rows<scalar_t>(x2) : from;
       const Blocks blocks(rows, n);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
         for (int64_t e = 0; e < count; ++e) {
-          const scalar_t* own = w + e * (in + in2) * out;
+          const Factor<scalar_t> own = w + e * (in + in2) * out;
           scalar_t* result = to + first * n + e * out;
           gemm(false, false, size, out, in, from.at(first, e / repeat), from.row_stride, own, out, scalar_t(0), result, n);
           if (in2 > 0) gemm(false, false, size, out, in2, from2.at(first, e), from2.row_stride, own + in * out, out, scalar_t(1), result, n);
@@ -224,12 +151,14 @@ struct Stacked : Function<Stacked> {
     if (want_x2) dx2 = empty_stack(count, rows, in2, x.options());
     if (has_bias) db = at::empty({count, 1, out}, x.options());
     EKTM_DISPATCH(x, [&] {
-      const scalar_t *w = weight.const_data_ptr<scalar_t>(), *kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
+      const scalar_t* kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
       scalar_t* pre = g.data_ptr<scalar_t>();
       const Blocks blocks(rows, n);
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("stacked_input_grad", count, rows, in + in2, out);
+        const SharedFactor<scalar_t> shared(weight.const_data_ptr<scalar_t>(), weight.numel());
+        const Factor<scalar_t> w = shared;
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           Rows<const scalar_t> from = const_rows<scalar_t>(grad);
@@ -237,7 +166,8 @@ struct Stacked : Function<Stacked> {
           kernels::finish_linear_grad(size, count, out, relu, scale, relu ? kept + first * n : nullptr, from, pre + first * n,
                                       has_bias ? bias_sums.at(block) : nullptr);
           for (int64_t e = 0; e < count; ++e) {
-            const scalar_t *own = w + e * (in + in2) * out, *up = pre + first * n + e * out;
+            const Factor<scalar_t> own = w + e * (in + in2) * out;
+            const scalar_t* up = pre + first * n + e * out;
             if (want_x) {
               const Rows<scalar_t> to = mutable_rows<scalar_t>(dx);
               gemm(false, true, size, in, out, up, n, own, out, scalar_t(e % repeat ? 1 : 0), to.at(first, e / repeat), to.row_stride);
@@ -251,6 +181,8 @@ struct Stacked : Function<Stacked> {
       }
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
       ProductScope scope("stacked_weight_grad", count, in + in2, out, rows);
+      const SharedFactor<scalar_t> shared(pre, rows * n);
+      const Factor<scalar_t> up = shared;
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2.defined() ? const_rows<scalar_t>(x2) : from;
       scalar_t* to = dw.data_ptr<scalar_t>();
       // As many pieces as maps, or more if there are fewer maps than threads.
@@ -260,7 +192,7 @@ struct Stacked : Function<Stacked> {
           const int64_t e = piece / slices;
           auto slice = [&](const Rows<const scalar_t>& input, int64_t owner, int64_t size, scalar_t* result) {
             const int64_t begin = size * (piece % slices) / slices, end = size * (piece % slices + 1) / slices;
-            gemm(true, false, end - begin, out, rows, input.at(0, owner) + begin, input.row_stride, pre + e * out, n, scalar_t(0), result + begin * out,
+            gemm(true, false, end - begin, out, rows, input.at(0, owner) + begin, input.row_stride, up + e * out, n, scalar_t(0), result + begin * out,
                  out);
           };
           slice(from, e / repeat, in, to + e * (in + in2) * out);
@@ -492,190 +424,6 @@ struct Drop : Function<Drop> {
   }
 };
 
-// --- router -----------------------------------------------------------------------------------------------------------
-
-// Copies rows [first, first + size) of a stack [T,B,d] to [size,T,d].
-template <class T>
-void take_rows(const Rows<const T>& from, int64_t first, int64_t size, int64_t count, int64_t width, T* to) {
-  for (int64_t r = 0; r < size; ++r)
-    for (int64_t t = 0; t < count; ++t, to += width) std::copy_n(from.at(first + r, t), width, to);
-}
-
-template <class T>
-void unit_rows(int64_t rows, int64_t width, const T* x, T* unit, T* inverse_norm) {
-  for (int64_t r = 0; r < rows; ++r, x += width, unit += width) {
-    T sum = 0;
-    for (int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
-    inverse_norm[r] = 1 / std::max(std::sqrt(sum), T(1e-8));
-    for (int64_t i = 0; i < width; ++i) unit[i] = x[i] * inverse_norm[r];
-  }
-}
-
-struct RouteShape {
-  int64_t count, rows, width, key_width;
-  Router router;
-  double scale() const { return router.similarity == Router::Similarity::Dot ? 1 / std::sqrt(static_cast<double>(key_width)) : 1; }
-};
-
-// Of a block of rows: what similarities are made from, each [size,T,..]; and room for their gradients. One a thread, kept: fresh memory
-// would cost more than the work.
-template <class T>
-struct RouteBlock {
-  std::vector<T> f, q, k, inverse_norm, d, to_q, to_k, to_k_part;
-  static RouteBlock& of_this_thread() {
-    thread_local RouteBlock block;
-    return block;
-  }
-  void load(const RouteShape& shape, int64_t first, int64_t size, const Rows<const T>& features, const T* query, const T* key) {
-    const int64_t rows = size * shape.count, d = shape.width, w = shape.key_width;
-    f.resize(rows * d);
-    take_rows(features, first, size, shape.count, d, f.data());
-    if (shape.router.similarity == Router::Similarity::Dot) {
-      q.resize(rows * w);
-      k.resize(rows * w);
-      gemm(false, false, rows, w, d, f.data(), d, query, w, T(0), q.data(), w);
-      gemm(false, false, rows, w, d, f.data(), d, key, w, T(0), k.data(), w);
-    } else if (shape.router.similarity == Router::Similarity::Cosine) {
-      q.resize(rows * d);
-      inverse_norm.resize(rows);
-      unit_rows(rows, d, f.data(), q.data(), inverse_norm.data());
-      k = q;
-    }
-  }
-};
-
-struct Route : Function<Route> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& features_in, const std::optional<at::Tensor>& roots_in,
-                               const std::optional<at::Tensor>& query, const std::optional<at::Tensor>& key, const std::optional<at::Tensor>& fixed,
-                               const Router& router) {
-    const at::Tensor features = as_stack(features_in), roots = roots_in ? as_stack(*roots_in) : at::Tensor();
-    const int64_t count = features.size(0), rows = features.size(1), width = features.size(2);
-    const RouteShape shape{count, rows, width, query ? query->size(1) : width, router};
-    at::Tensor packets = empty_stack(count, rows, width, features.options()), s = at::empty({rows, count, count}, features.options());
-    RECORD_USER_SCOPE("route");
-    EKTM_DISPATCH(features, [&] {
-      const Rows<const scalar_t> from = const_rows<scalar_t>(features);
-      const std::vector<int32_t> index = all_sources(count);
-      const Blocks blocks(rows, count * width);
-      blocks.parallel([&](int64_t block) {
-        const int64_t first = blocks.begin(block), size = blocks.size(block);
-        auto& part = RouteBlock<scalar_t>::of_this_thread();
-        part.load(shape, first, size, from, query ? query->const_data_ptr<scalar_t>() : nullptr, key ? key->const_data_ptr<scalar_t>() : nullptr);
-        scalar_t* weights = s.data_ptr<scalar_t>() + first * count * count;
-        if (router.similarity == Router::Similarity::Fixed)
-          for (int64_t r = 0; r < size; ++r) std::copy_n(fixed->const_data_ptr<scalar_t>(), count * count, weights + r * count * count);
-        else
-          kernels::scores(size, count, shape.key_width, part.q.data(), part.k.data(), static_cast<scalar_t>(shape.scale()), weights);
-        if (router.normalize == Router::Normalize::Softmax) kernels::softmax(size * count, count, weights);
-        if (router.normalize == Router::Normalize::Sigmoid) kernels::sigmoid(size * count * count, weights);
-        std::vector<const scalar_t*> inputs;
-        for (int64_t t = 0; t < count; ++t) inputs.push_back(part.f.data() + t * width);
-        const std::vector<int64_t> strides(count, count * width);
-        kernels::mix(size, count, count, width, weights, inputs.data(), strides.data(), index.data(),
-                     roots.defined() ? roots.const_data_ptr<scalar_t>() + first * roots.stride(1) : nullptr, roots.defined() ? roots.stride(1) : 0,
-                     static_cast<scalar_t>(1 / router.parts), packets.data_ptr<scalar_t>() + first * count * width);
-      });
-    });
-    ctx->save_for_backward({features, optional(query), optional(key), s});
-    ctx->saved_data["router"] = std::vector<int64_t>{static_cast<int64_t>(router.similarity), static_cast<int64_t>(router.normalize), router.to_sources,
-                                                     router.to_own};
-    ctx->saved_data["parts"] = router.parts;
-    ctx->saved_data["roots"] = roots.defined();
-    ctx->mark_non_differentiable({s});
-    return {packets, s};
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor &features = saved[0], &query = saved[1], &key = saved[2], &s = saved[3], grad = as_stack(grads[0]);
-    const auto keys = ctx->saved_data["router"].toIntVector();
-    Router router{static_cast<Router::Similarity>(keys[0]), static_cast<Router::Normalize>(keys[1]), keys[2] != 0, keys[3] != 0,
-                  ctx->saved_data["parts"].toDouble()};
-    const int64_t count = features.size(0), rows = features.size(1), width = features.size(2), w = query.defined() ? query.size(1) : width;
-    const RouteShape shape{count, rows, width, w, router};
-    const bool dot = router.similarity == Router::Similarity::Dot, cosine = router.similarity == Router::Similarity::Cosine;
-    at::Tensor df = empty_stack(count, rows, width, features.options()), droots, dq, dk;
-    if (ctx->saved_data["roots"].toBool()) droots = at::empty({1, rows, width}, features.options());
-    if (dot) dq = at::empty_like(query), dk = at::empty_like(key);
-    // Pairs (i, j) whose gradient reaches f_j.
-    std::vector<uint8_t> mask(count * count);
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < count; ++j) mask[i * count + j] = i == j ? router.to_own : router.to_sources;
-    RECORD_USER_SCOPE("route_grad");
-    EKTM_DISPATCH(features, [&] {
-      const Rows<const scalar_t> from = const_rows<scalar_t>(features), up = const_rows<scalar_t>(grad);
-      const scalar_t* wq = dot ? query.const_data_ptr<scalar_t>() : nullptr;
-      const scalar_t* wk = dot ? key.const_data_ptr<scalar_t>() : nullptr;
-      const std::vector<int32_t> index = all_sources(count);
-      const scalar_t over_parts = static_cast<scalar_t>(1 / router.parts), scale = static_cast<scalar_t>(shape.scale());
-      const Blocks blocks(rows, count * width);
-      Partial<scalar_t> query_sums(dot ? blocks.count : 0, width * w), key_sums(dot ? blocks.count : 0, width * w);
-      blocks.parallel([&](int64_t block) {
-        const int64_t first = blocks.begin(block), size = blocks.size(block), tasks = size * count;
-        auto& part = RouteBlock<scalar_t>::of_this_thread();
-        part.load(shape, first, size, from, wq, wk);
-        const scalar_t* weights = s.const_data_ptr<scalar_t>() + first * count * count;
-        scalar_t* to = df.data_ptr<scalar_t>() + first * count * width;
-        std::fill_n(to, tasks * width, scalar_t(0));
-        auto& d = part.d;
-        d.resize(tasks * count);
-        std::vector<const scalar_t*> inputs;
-        std::vector<scalar_t*> input_grads;
-        for (int64_t t = 0; t < count; ++t) inputs.push_back(part.f.data() + t * width), input_grads.push_back(to + t * width);
-        const std::vector<int64_t> strides(count, count * width);
-        Rows<const scalar_t> here = up;
-        here.data += first * here.row_stride;
-        kernels::mix_grad(size, count, count, width, weights, inputs.data(), strides.data(), index.data(), here, over_parts, mask.data(), d.data(),
-                          input_grads.data(), strides.data());
-        if (droots.defined()) {
-          scalar_t* root = droots.data_ptr<scalar_t>() + first * width;
-          std::fill_n(root, size * width, scalar_t(0));
-          for (int64_t r = 0; r < size; ++r)
-            for (int64_t t = 0; t < count; ++t)
-              for (int64_t i = 0; i < width; ++i) root[r * width + i] += here.at(r, t)[i] * over_parts;
-        }
-        if (!dot && !cosine) return;
-        if (router.normalize == Router::Normalize::Softmax) kernels::softmax_grad(tasks, count, weights, d.data());
-        if (router.normalize == Router::Normalize::Sigmoid)
-          for (int64_t i = 0; i < tasks * count; ++i) d[i] *= weights[i] * (1 - weights[i]);
-        // The cosine of a feature with itself is the constant 1.
-        if (cosine)
-          for (int64_t r = 0; r < size; ++r)
-            for (int64_t t = 0; t < count; ++t) d[(r * count + t) * count + t] = 0;
-        auto &to_q = part.to_q, &to_k = part.to_k, &to_k_part = part.to_k_part;
-        for (auto* room : {&to_q, &to_k, &to_k_part}) room->resize(tasks * w);
-        kernels::scores_grad(size, count, w, d.data(), part.q.data(), part.k.data(), scale, mask.data(), to_q.data(), to_k.data(), to_k_part.data());
-        if (dot) {
-          if (router.to_own) gemm(false, true, tasks, width, w, to_q.data(), w, wq, w, scalar_t(1), to, width);
-          if (router.to_own || router.to_sources) gemm(false, true, tasks, width, w, to_k_part.data(), w, wk, w, scalar_t(1), to, width);
-          gemm(true, false, width, w, tasks, part.f.data(), width, to_q.data(), w, scalar_t(0), query_sums.at(block), w);
-          gemm(true, false, width, w, tasks, part.f.data(), width, to_k.data(), w, scalar_t(0), key_sums.at(block), w);
-        } else {
-          for (int64_t t = 0; t < tasks; ++t) {
-            const scalar_t* unit = part.q.data() + t * width;
-            scalar_t along = 0;
-            auto total = [&](int64_t i) { return (router.to_own ? to_q[t * width + i] : scalar_t(0)) + to_k_part[t * width + i]; };
-            for (int64_t i = 0; i < width; ++i) along += unit[i] * total(i);
-            for (int64_t i = 0; i < width; ++i) to[t * width + i] += (total(i) - unit[i] * along) * part.inverse_norm[t];
-          }
-        }
-      });
-      if (dot) {
-        query_sums.add_up(dq.data_ptr<scalar_t>());
-        key_sums.add_up(dk.data_ptr<scalar_t>());
-      }
-    });
-    return {df, droots, dq, dk, {}, {}};
-  }
-
-  static std::vector<int32_t> all_sources(int64_t count) {
-    std::vector<int32_t> index;
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < count; ++j) index.push_back(static_cast<int32_t>(j));
-    return index;
-  }
-};
-
 }  // namespace
 
 at::Tensor fan_out(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, bool relu, double dropout, Context& context) {
@@ -706,12 +454,6 @@ at::Tensor dropout(const at::Tensor& x, double rate, Context& context) {
   const kernels::Dropout drop = draw_dropout(rate, context);
   if (drop.drop_below == 0) return x;
   return Drop::apply(x, static_cast<int64_t>(drop.seed), static_cast<int64_t>(drop.drop_below), static_cast<double>(drop.scale));
-}
-
-std::pair<at::Tensor, at::Tensor> route(const at::Tensor& features, const at::Tensor& roots, const at::Tensor& query, const at::Tensor& key,
-                                        const at::Tensor& fixed, const Router& router) {
-  variable_list results = Route::apply(features, optional(roots), optional(query), optional(key), optional(fixed), router);
-  return {results[0], results[1]};
 }
 
 }  // namespace ektm::ops

@@ -1,4 +1,5 @@
 #include "nn/ops.h"
+#include "nn/router.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>

@@ -3,10 +3,12 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/random.h"
+#include "base/threads.h"
 
 namespace ektm {
 
@@ -53,11 +55,34 @@ void ParameterStore::flatten() {
     at::Tensor view = values_.narrow(0, at_number, size).view(entry.tensor.sizes());
     view.copy_(entry.tensor.detach());
     entry.tensor.set_data(view);
-    entry.tensor.mutable_grad() = grads_.narrow(0, at_number, size).view(entry.tensor.sizes());
     at_number += size;
   }
 }
 
-void ParameterStore::zero_grad() { grads_.zero_(); }
+void ParameterStore::zero_grad() {
+  for (auto& entry : entries_)
+    if (entry.trainable) entry.tensor.mutable_grad() = at::Tensor();
+}
+
+void ParameterStore::collect_grads() {
+  int64_t at_number = 0;
+  for (auto& entry : entries_) {
+    if (!entry.trainable) continue;
+    const int64_t size = entry.tensor.numel();
+    const at::Tensor& grad = entry.tensor.grad();
+    at::Tensor to = grads_.narrow(0, at_number, size);
+    if (!grad.defined()) {
+      to.zero_();
+    } else if (grad.is_contiguous()) {
+      const char* from = static_cast<const char*>(grad.const_data_ptr());
+      char* into = static_cast<char*>(to.data_ptr());
+      parallel_for(0, static_cast<int64_t>(to.nbytes()), 1 << 18,
+                   [&](int64_t begin, int64_t end) { std::memcpy(into + begin, from + begin, static_cast<size_t>(end - begin)); });
+    } else {
+      to.view(grad.sizes()).copy_(grad);
+    }
+    at_number += size;
+  }
+}
 
 }  // namespace ektm

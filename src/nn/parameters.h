@@ -25,12 +25,15 @@ class ParameterStore {
   // A tensor that is saved and loaded, but not trained.
   at::Tensor add_buffer(const std::string& name, const at::Tensor& value);
 
-  // Moves all trainable tensors into the flat buffers. Handles given out by add() stay valid. Call once, after the last add().
+  // Moves all trainable tensors into the flat buffer. Handles given out by add() stay valid. Call once, after the last add().
   void flatten();
+  // Before and after a backward pass: forgets the tensors' gradients; puts them side by side into grads(), zero where none arrived.
+  // A tensor's own gradient is then the one that backward made, not a sum into memory that had to be cleared first.
   void zero_grad();
+  void collect_grads();
 
   const at::Tensor& values() const { return values_; }  // [P]
-  const at::Tensor& grads() const { return grads_; }    // [P]
+  const at::Tensor& grads() const { return grads_; }    // [P], as of the last collect_grads()
 
   struct Entry {
     std::string name;

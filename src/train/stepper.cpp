@@ -12,7 +12,8 @@
 namespace ektm {
 
 Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
-    : network_(network), config_(config.optimizer), seed_(static_cast<uint64_t>(config.seed)), total_steps_(total_steps),
+    : network_(network), config_(config.optimizer),
+      precision_(config.precision == "bf16" ? Precision::Bf16 : Precision::F32), seed_(static_cast<uint64_t>(config.seed)), total_steps_(total_steps),
       dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {}
 
 double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
@@ -23,6 +24,7 @@ LossTerms Stepper::step(const Batch& batch) {
   context.training = true;
   context.generator = generator_;
   network_.parameters().zero_grad();
+  const PrecisionScope precision(precision_);
   Network::Pass pass = network_.forward(batch, context);
   LossTerms loss;
   {
@@ -33,6 +35,7 @@ LossTerms Stepper::step(const Batch& batch) {
   {
     EKTM_PROFILE("backward");
     loss.total.backward();
+    network_.parameters().collect_grads();
   }
 
   EKTM_PROFILE("optimiser");

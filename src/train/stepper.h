@@ -3,13 +3,14 @@
 #include <ATen/core/Generator.h>
 
 #include "models/network.h"
+#include "nn/gemm.h"
 #include "train/dense_optimizer.h"
 
 namespace ektm {
 
 class Stepper {
  public:
-  // `total_steps`: length of the learning-rate schedule.
+  // `total_steps`: length of the learning-rate schedule. config.precision `auto` counts as f32: train() decides.
   Stepper(Network& network, const RunConfig& config, int64_t total_steps);
 
   // Step number steps() on `batch`. The random numbers of a step depend on (seed, step) alone. Error Model, before any weight was
@@ -28,6 +29,7 @@ class Stepper {
 
   Network& network_;
   OptimizerConfig config_;
+  Precision precision_;
   uint64_t seed_;
   int64_t total_steps_;
   DenseAdam dense_;

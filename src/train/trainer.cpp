@@ -15,6 +15,7 @@
 #include "data/dataset.h"
 #include "models/evaluation.h"
 #include "models/network.h"
+#include "nn/gemm.h"
 #include "nn/profiler.h"
 #include "nn/threading.h"
 #include "report/tensorboard.h"
@@ -293,7 +294,8 @@ class Trainer {
     load_into(best, network_.state(false), run / "model.safetensors");
     Json inspected = inspect_network(network_, *valid_, 100000);
     inspected["training"] = {{"seconds", outcome.seconds}, {"samples_per_s", outcome.samples_per_s}, {"steps", outcome.steps},
-                             {"best_step", outcome.best_step}, {"threads", threads()}};
+                             {"best_step", outcome.best_step}, {"threads", threads()},
+                             {"precision", config_.precision}};
     write_file_atomic(run / "inspect.json", inspected.dump(2) + "\n");
     EvaluationOptions options;
     options.batch_rows = config_.train.evaluate_batch_rows;
@@ -330,7 +332,12 @@ class Trainer {
 TrainOutcome train(const RunConfig& config, const TrainOptions& options) {
   if (config.data.empty()) fail(ErrorKind::Config, "data", "is not given; expected a folder that `ektm prepare` wrote. Name it in the config, or by --set data=DIR.");
   use_threads(config.threads);
-  return Trainer(config, options).run();
+  RunConfig resolved = config;
+  const fs::path before = options.run / "config.yaml";
+  // What a run began with is kept, whatever the machine that goes on with it would take.
+  if (config.precision == "auto" && options.resume && fs::exists(before)) resolved.precision = load_run_config(before, {}).precision;
+  if (resolved.precision == "auto") resolved.precision = bf16_pays() ? "bf16" : "f32";
+  return Trainer(resolved, options).run();
 }
 
 }  // namespace ektm

@@ -1,0 +1,80 @@
+#include "nn/gemm.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "nn/kernels.h"
+#include "nn/ops.h"
+
+namespace ektm {
+namespace {
+
+// A, B and C lie in wider matrices, and one of the numbers around C tells whether the product keeps to its place.
+at::Tensor strided_product(bool a_transposed, bool b_transposed, const at::Tensor& a, const at::Tensor& b, const at::Tensor& start, float beta, bool share) {
+  auto in_wider = [](const at::Tensor& x) {
+    at::Tensor wide = at::full({x.size(0), x.size(1) + 3}, 1e9f);
+    wide.narrow(1, 0, x.size(1)).copy_(x);
+    return wide;
+  };
+  at::Tensor left = in_wider(a_transposed ? a.t() : a), right = in_wider(b_transposed ? b.t() : b), c = in_wider(start);
+  const SharedFactor<float> shared(right.const_data_ptr<float>(), right.numel());
+  const Factor<float> factor = share ? Factor<float>(shared) : Factor<float>(right.const_data_ptr<float>());
+  gemm(a_transposed, b_transposed, a.size(0), b.size(1), a.size(1), left.const_data_ptr<float>(), left.size(1), factor, right.size(1), beta,
+       c.data_ptr<float>(), c.size(1));
+  EXPECT_TRUE(at::equal(c.narrow(1, start.size(1), 3), at::full({start.size(0), 3}, 1e9f)));
+  return c.narrow(1, 0, start.size(1)).clone();
+}
+
+TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEitherWay) {
+  at::manual_seed(1);
+  const at::Tensor a = at::randn({37, 53}), b = at::randn({53, 29}), start = at::randn({37, 29});
+  auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
+  const at::Tensor exact = at::mm(rounded(a), rounded(b));
+  const PrecisionScope precision(Precision::Bf16);
+  for (auto way : {detail::Bf16Way::Rounded, detail::Bf16Way::Native}) {
+    if (way == detail::Bf16Way::Native && !detail::blas_has_bf16()) continue;
+    detail::set_bf16_way(way);
+    for (int transposed = 0; transposed < 4; ++transposed)
+      for (float beta : {0.f, 1.f})
+        for (bool share : {false, true}) {
+          const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta, share);
+          const at::Tensor expected = exact + beta * start.to(at::kDouble);
+          EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 2e-5) << transposed << beta << share;
+          EXPECT_GT((c.to(at::kDouble) - at::mm(a, b).to(at::kDouble) - beta * start).abs().max().item<double>(), 1e-3);
+        }
+  }
+  detail::set_bf16_way(detail::Bf16Way::Rounded);
+}
+
+TEST(Gemm, PrecisionEndsWithItsScope) {
+  at::manual_seed(2);
+  const at::Tensor a = at::randn({5, 70}), b = at::randn({70, 6}), start = at::zeros({5, 6});
+  const at::Tensor before = strided_product(false, false, a, b, start, 0, false);
+  {
+    const PrecisionScope precision(Precision::Bf16);
+    EXPECT_FALSE(at::equal(before, strided_product(false, false, a, b, start, 0, false)));
+  }
+  EXPECT_TRUE(at::equal(before, strided_product(false, false, a, b, start, 0, false)));
+}
+
+TEST(Kernels, Bf16RoundsAsPyTorchDoes) {
+  const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
+  at::Tensor x = at::cat({at::randn({1000}), at::tensor({0.f, -0.f, 1.f, infinity, -infinity, largest, -largest, 1e-40f, 1.00390625f, 1.01171875f})});
+  at::Tensor expected = x.to(at::kBFloat16).to(at::kFloat), y = at::empty_like(x);
+  kernels::round_to_bf16(x.numel(), x.const_data_ptr<float>(), y.data_ptr<float>());
+  EXPECT_TRUE(at::equal(y, expected));
+  std::vector<uint16_t> bits(static_cast<size_t>(x.numel()));
+  kernels::to_bf16(x.numel(), x.const_data_ptr<float>(), bits.data());
+  at::Tensor back = at::from_blob(bits.data(), {x.numel()}, at::kBFloat16).to(at::kFloat);
+  EXPECT_TRUE(at::equal(back, expected));
+  const float nan = -std::numeric_limits<float>::quiet_NaN();
+  float out = 0;
+  kernels::round_to_bf16(1, &nan, &out);
+  EXPECT_TRUE(std::isnan(out));
+}
+
+}  // namespace
+}  // namespace ektm
