@@ -85,6 +85,8 @@ class Ektm : public Model {
     router_.to_sources = !config_.detach_sources;
     router_.to_own = !config_.detach_own;
     router_.parts = static_cast<double>(spec.tasks.size());
+    router_.roots = roots_;
+    router_.tasks = conversions_;
     const int64_t all = static_cast<int64_t>(spec.tasks.size()), count = static_cast<int64_t>(conversions_.size());
     const int64_t width = backbone_->feature_width();
     base_weight_ = store.add("head.weight", {all, width, 1}, Init::Xavier);
@@ -119,10 +121,9 @@ class Ektm : public Model {
   ModelOutput forward(const at::Tensor& x, Context& context) override {
     ModelOutput output;
     at::Tensor features = backbone_->features(x, context, output);
-    output.base_logits = ops::heads(features, base_weight_, base_bias_);
-    auto [roots, f] = split(features);                                     // [1,B,d] or undefined, [T,B,d]
-    at::Tensor own = config_.detach_own ? f.detach() : f;
-    at::Tensor packet = route(f, roots, context, output);                  // F [T,B,d]
+    const ops::Routed routed = route(features, context, output);
+    output.base_logits = ops::heads(routed.features, base_weight_, base_bias_);
+    const at::Tensor &packet = routed.packet, own = config_.detach_own ? routed.own.detach() : routed.own;  // F, f [T,B,d]
     at::Tensor& enhanced = output.enhanced_logits;                         // [T,B]
     if (!config_.transmitter) {
       enhanced = ops::heads(own + packet, enhanced_weight_, enhanced_bias_);
@@ -133,7 +134,7 @@ class Ektm : public Model {
         enhanced = ops::heads(own, enhanced_weight_.narrow(1, 0, width).contiguous(), enhanced_bias_) +
                    ops::heads(message, enhanced_weight_.narrow(1, width, width).contiguous(), {});
       } else {
-        at::Tensor gate = gate_[0].forward(own, context, packet);  // before its sigmoid
+        at::Tensor gate = gate_[0].forward(own, context, routed.packet_again);  // before its sigmoid
         if (context.diagnose) output.diagnostics.emplace_back("gate_opening", at::sigmoid(gate.detach()).mean({1, 2}));
         enhanced = ops::gated_heads(gate, message, enhanced_weight_);
         if (config_.transmit == "gate") {
@@ -198,28 +199,16 @@ class Ektm : public Model {
     return labels * mean(positive) + (1 - labels) * mean(negative);
   }
 
-  // Features [K,B,d] -> the sum of the roots' [1,B,d] (undefined without roots) and those of the CVR tasks [T,B,d].
-  std::pair<at::Tensor, at::Tensor> split(const at::Tensor& features) const {
-    if (roots_.empty()) return {at::Tensor(), features};
-    at::Tensor roots, f;
-    const int64_t count = static_cast<int64_t>(roots_.size());
-    if (roots_.back() == count - 1) {
-      // Views, whose gradients are put together in one pass.
-      auto parts = features.split_with_sizes({count, static_cast<int64_t>(conversions_.size())});
-      roots = parts[0], f = parts[1];
-    } else {
-      roots = features.index_select(0, at::tensor(roots_)), f = features.index_select(0, at::tensor(conversions_));
+  ops::Routed route(const at::Tensor& features, const Context& context, ModelOutput& output) const {
+    if (config_.router) {
+      ops::Routed routed = ops::route(features, query_, key_, label_similarity_, router_);
+      if (context.diagnose) output.diagnostics.emplace_back("similarity", routed.similarity.mean(0));
+      return routed;
     }
-    return {count == 1 ? roots : roots.sum(0, /*keepdim=*/true), f};
-  }
-
-  // F [T,B,d] of f [T,B,d] and the roots' sum [1,B,d].
-  at::Tensor route(const at::Tensor& f, at::Tensor roots, const Context& context, ModelOutput& output) const {
-    if (roots.defined() && config_.detach_sources) roots = roots.detach();
-    if (!config_.router) return (roots / static_cast<double>(roots_.size())).expand({f.size(0), -1, -1});
-    auto [packet, similarity] = ops::route(f, roots, query_, key_, label_similarity_, router_);
-    if (context.diagnose) output.diagnostics.emplace_back("similarity", similarity.mean(0));
-    return packet;
+    at::Tensor roots = features.index_select(0, at::tensor(roots_)).mean(0, /*keepdim=*/true);
+    if (config_.detach_sources) roots = roots.detach();
+    at::Tensor own = select(features, 0), packet = roots.expand(own.sizes());
+    return {features, own, packet, packet, {}};
   }
 
   EktmConfig config_;

@@ -6,7 +6,8 @@
 #include <cstring>
 
 #if defined(__x86_64__)
-#define EKTM_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default"), optimize("O3")))
+// By level, not by CPU: "arch=haswell" would be taken on that very CPU only, and any other would run the default.
+#define EKTM_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
 #else
 #define EKTM_CLONES
 #endif
@@ -138,6 +139,11 @@ EKTM_BODY void finish_linear_grad_body(int64_t rows, int64_t count, int64_t n, b
       if (bias_grad)
         for (int64_t i = 0; i < n; ++i) bias_grad[e * n + i] += o[i];
     }
+}
+
+EKTM_BODY void column_sums_body(int64_t rows, int64_t n, const T* __restrict x, int64_t stride, T* __restrict sums) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < n; ++i) sums[i] += x[r * stride + i];
 }
 
 EKTM_BODY void drop_body(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* __restrict x, T* __restrict y) {
@@ -336,6 +342,9 @@ EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T*
   EKTM_CLONES void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad,     \
                                       T* out, T* bias_grad) {                                                                             \
     finish_linear_grad_body<T>(rows, count, n, relu, scale, y, grad, out, bias_grad);                                                     \
+  }                                                                                                                                       \
+  EKTM_CLONES void column_sums(int64_t rows, int64_t n, const T* x, int64_t stride, T* sums) {                                            \
+    column_sums_body<T>(rows, n, x, stride, sums);                                                                                        \
   }                                                                                                                                       \
   EKTM_CLONES void drop(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* x, T* y) {                           \
     drop_body<T>(rows, n, first_row, dropout, x, y);                                                                                      \

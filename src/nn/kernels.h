@@ -44,6 +44,8 @@ struct Rows {
   /* itself. bias_grad [count*n], may be null: += sum over the rows. */                                                            \
   void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad, T* out,  \
                           T* bias_grad);                                                                                           \
+  /* sums [n] += over the rows of x [rows,n], rows `stride` apart. */                                                              \
+  void column_sums(int64_t rows, int64_t n, const T* x, int64_t stride, T* sums);                                                  \
   /* x = keep ? x * scale : 0 */                                                                                                   \
   void drop(int64_t rows, int64_t n, int64_t first_row, const Dropout& dropout, const T* x, T* y);                                 \
   /* Softmax of each row in place, and its gradient: d = y * (d - sum y d). [rows,n] contiguous. */                                \

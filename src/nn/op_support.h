@@ -24,10 +24,10 @@ using kernels::Rows;
 // Rows that a thread takes at a time: enough for an efficient product, few enough that what follows finds them in the cache.
 struct Blocks {
   int64_t total, rows, count;
-  Blocks(int64_t total_rows, int64_t width) : total(total_rows) {
+  Blocks(int64_t total_rows, int64_t width, int64_t largest = 512) : total(total_rows) {
     const int64_t share = (total + threads() - 1) / threads();
     const int64_t worth_a_thread = 1 + 16384 / width;  // less is done sooner than another thread wakes up
-    rows = std::max(worth_a_thread, std::min<int64_t>(512, share));
+    rows = std::max(worth_a_thread, std::min(largest, share));
     count = (total + rows - 1) / rows;
   }
   int64_t begin(int64_t block) const { return block * rows; }

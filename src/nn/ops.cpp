@@ -23,6 +23,37 @@ kernels::Dropout draw_dropout(double rate, const Context& context) {
   return dropout;
 }
 
+// The gradient before bias and activation as [B,E*out] without gaps, made block by block; where there is no activation and `grad`
+// lies like that already, it is the same.
+class LinearGrad {
+ public:
+  LinearGrad(const at::Tensor& grad_in, int64_t count, int64_t rows, int64_t out, const at::Tensor& y)
+      : grad_(as_stack(grad_in)), y_(y), count_(count), out_(out) {
+    const bool same = !y.defined() && grad_.stride(1) == count * out && (count == 1 || grad_.stride(0) == out);
+    if (!same) room_ = at::empty({rows, count * out}, grad_.options());
+  }
+  template <class T>
+  const T* data() const {
+    return (room_.defined() ? room_ : grad_).const_data_ptr<T>();
+  }
+  // Rows [first, first + size); bias_sums [count*out] += their sum, unless null. `scale`: of dropout, for y that is relu's.
+  template <class T>
+  void make(int64_t first, int64_t size, float scale, T* bias_sums) const {
+    const int64_t n = count_ * out_;
+    Rows<const T> from = const_rows<T>(grad_);
+    from.data += first * from.row_stride;
+    if (room_.defined())
+      kernels::finish_linear_grad(size, count_, out_, y_.defined(), scale, y_.defined() ? y_.const_data_ptr<T>() + first * n : nullptr, from,
+                                  room_.data_ptr<T>() + first * n, bias_sums);
+    else if (bias_sums)
+      kernels::column_sums(size, n, from.data, n, bias_sums);
+  }
+
+ private:
+  at::Tensor grad_, y_, room_;
+  int64_t count_, out_;
+};
+
 // --- fan_out ----------------------------------------------------------------------------------------------------------
 
 struct FanOut : Function<FanOut> {
@@ -47,7 +78,6 @@ struct FanOut : Function<FanOut> {
     });
     ctx->save_for_backward({x, weight, relu ? y : at::Tensor()});
     ctx->saved_data["bias"] = bias.has_value();
-    ctx->saved_data["relu"] = relu;
     ctx->saved_data["scale"] = scale;
     return y;
   }
@@ -55,18 +85,17 @@ struct FanOut : Function<FanOut> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &y = saved[2];
-    const bool relu = ctx->saved_data["relu"].toBool(), has_bias = ctx->saved_data["bias"].toBool();
+    const bool has_bias = ctx->saved_data["bias"].toBool();
     const float scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
-    const at::Tensor grad = as_stack(grads[0]);
     const int64_t rows = x.size(0), in = x.size(1), count = weight.size(1), out = weight.size(2), n = count * out;
     const bool want_x = ctx->needs_input_grad(0), want_weight = ctx->needs_input_grad(1);
-    at::Tensor g = at::empty({rows, n}, x.options()), dx, dw, db;
+    const LinearGrad g(grads[0], count, rows, out, y);
+    at::Tensor dx, dw, db;
     if (want_x) dx = at::empty({rows, in}, x.options());
     if (want_weight) dw = at::empty_like(weight);
     if (has_bias) db = at::empty({count, out}, x.options());
     EKTM_DISPATCH(x, [&] {
-      const scalar_t* kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
-      scalar_t* pre = g.data_ptr<scalar_t>();
+      const scalar_t* pre = g.data<scalar_t>();
       const Blocks blocks(rows, n);
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
@@ -74,10 +103,7 @@ struct FanOut : Function<FanOut> {
         const SharedFactor<scalar_t> w(weight.const_data_ptr<scalar_t>(), want_x ? weight.numel() : 0);
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
-          Rows<const scalar_t> from = const_rows<scalar_t>(grad);
-          from.data += first * from.row_stride;
-          kernels::finish_linear_grad(size, count, out, relu, scale, relu ? kept + first * n : nullptr, from, pre + first * n,
-                                      has_bias ? bias_sums.at(block) : nullptr);
+          g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
           if (want_x) gemm(false, true, size, in, n, pre + first * n, n, w, n, scalar_t(0), dx.data_ptr<scalar_t>() + first * in, in);
         });
       }
@@ -131,7 +157,6 @@ struct Stacked : Function<Stacked> {
     });
     ctx->save_for_backward({x, x2, weight, relu ? y : at::Tensor()});
     ctx->saved_data["bias"] = bias.has_value();
-    ctx->saved_data["relu"] = relu;
     ctx->saved_data["scale"] = scale;
     return y;
   }
@@ -139,20 +164,19 @@ struct Stacked : Function<Stacked> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &x2 = saved[1], &weight = saved[2], &y = saved[3];
-    const bool relu = ctx->saved_data["relu"].toBool(), has_bias = ctx->saved_data["bias"].toBool();
+    const bool has_bias = ctx->saved_data["bias"].toBool();
     const float scale = static_cast<float>(ctx->saved_data["scale"].toDouble());
-    const at::Tensor grad = as_stack(grads[0]);
     const int64_t count = weight.size(0), rows = x.size(1), in = x.size(2), in2 = x2.defined() ? x2.size(2) : 0, out = weight.size(2), n = count * out;
     const int64_t inputs = x.size(0), repeat = count / inputs;
     const bool want_x = ctx->needs_input_grad(0), want_x2 = x2.defined() && ctx->needs_input_grad(1);
-    at::Tensor g = at::empty({rows, n}, x.options()), dx, dx2, dw = at::empty_like(weight), db;
+    const LinearGrad g(grads[0], count, rows, out, y);
+    at::Tensor dx, dx2, dw = at::empty_like(weight), db;
     // A gradient takes the layout of its input, so that whatever made the input finds it as it left it.
     if (want_x) dx = x.stride(1) >= x.stride(0) ? empty_stack(inputs, rows, in, x.options()) : at::empty({inputs, rows, in}, x.options());
     if (want_x2) dx2 = empty_stack(count, rows, in2, x.options());
     if (has_bias) db = at::empty({count, 1, out}, x.options());
     EKTM_DISPATCH(x, [&] {
-      const scalar_t* kept = relu ? y.const_data_ptr<scalar_t>() : nullptr;
-      scalar_t* pre = g.data_ptr<scalar_t>();
+      const scalar_t* pre = g.data<scalar_t>();
       const Blocks blocks(rows, n);
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
@@ -161,10 +185,7 @@ struct Stacked : Function<Stacked> {
         const Factor<scalar_t> w = shared;
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
-          Rows<const scalar_t> from = const_rows<scalar_t>(grad);
-          from.data += first * from.row_stride;
-          kernels::finish_linear_grad(size, count, out, relu, scale, relu ? kept + first * n : nullptr, from, pre + first * n,
-                                      has_bias ? bias_sums.at(block) : nullptr);
+          g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
           for (int64_t e = 0; e < count; ++e) {
             const Factor<scalar_t> own = w + e * (in + in2) * out;
             const scalar_t* up = pre + first * n + e * out;

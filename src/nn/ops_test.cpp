@@ -92,13 +92,16 @@ TEST_P(Ops, Heads) {
 
 TEST_P(Ops, RouteEqualsItsFormula) {
   using Router = ops::Router;
-  at::Tensor f = leaf({3, rows, 5}), roots = leaf({1, rows, 5}), query = leaf({5, 2}), key = leaf({5, 2}), fixed = at::rand({3, 3}, kDouble);
+  // Roots and tasks in any order among the features; more than one root.
+  at::Tensor features = leaf({5, rows, 5}), query = leaf({5, 2}), key = leaf({5, 2}), fixed = at::rand({3, 3}, kDouble);
   for (auto similarity : {Router::Similarity::Dot, Router::Similarity::Cosine, Router::Similarity::Fixed})
     for (auto normalize : {Router::Normalize::Softmax, Router::Normalize::Sigmoid, Router::Normalize::None})
       for (bool to_sources : {false, true})
         for (bool to_own : {false, true}) {
           const bool dot = similarity == Router::Similarity::Dot;
           auto plain = [&] {
+            at::Tensor f = features.index_select(0, at::tensor({1, 2, 4})), roots = features[3] + features[0];
+            if (!to_sources) roots = roots.detach();
             std::vector<at::Tensor> packets;
             for (int64_t i = 0; i < 3; ++i) {
               at::Tensor own = to_own ? f[i] : f[i].detach();
@@ -111,17 +114,31 @@ TEST_P(Ops, RouteEqualsItsFormula) {
               at::Tensor s = at::stack(scores, 1);
               if (normalize == Router::Normalize::Softmax) s = at::softmax(s, 1);
               if (normalize == Router::Normalize::Sigmoid) s = at::sigmoid(s);
-              at::Tensor sum = roots[0];
+              at::Tensor sum = roots;
               for (int64_t j = 0; j < 3; ++j) sum = sum + s.select(1, j).unsqueeze(1) * sources[j];
               packets.push_back(sum / 4);
             }
-            return at::stack(packets);
+            at::Tensor packet = at::stack(packets);
+            return packet * packet + f.sin() + features.sum(0).cos();
           };
           SCOPED_TRACE(testing::Message() << int(similarity) << int(normalize) << to_sources << to_own);
-          expect_same({f, roots, query, key}, [&] {
-            return ops::route(f, roots, dot ? query : at::Tensor(), dot ? key : at::Tensor(), fixed, {similarity, normalize, to_sources, to_own, 4}).first;
+          expect_same({features, query, key}, [&] {
+            auto routed = ops::route(features, dot ? query : at::Tensor(), dot ? key : at::Tensor(), fixed,
+                                     {similarity, normalize, to_sources, to_own, 4, {3, 0}, {1, 2, 4}});
+            return routed.packet * routed.packet_again + routed.own.sin() + routed.features.sum(0).cos();
           }, plain);
         }
+}
+
+TEST_P(Ops, RouteTakesPartOfItsGradientsAndOneRootOrNone) {
+  at::Tensor features = leaf({3, rows, 5}), fixed = at::rand({2, 2}, kDouble), fixed3 = at::rand({3, 3}, kDouble);
+  const ops::Router one{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 3, {0}, {1, 2}};
+  auto mixed = [](const at::Tensor& weights, const at::Tensor& f) { return at::einsum("ij,jbd->ibd", {weights, f}); };
+  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed, one).packet_again.exp(); },
+              [&] { return ((features[0] + mixed(fixed, features.narrow(0, 1, 2))) / 3).exp(); });
+  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed, one).own.exp(); }, [&] { return features.narrow(0, 1, 2).exp(); });
+  const ops::Router none{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 2, {}, {0, 1, 2}};
+  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed3, none).packet; }, [&] { return mixed(fixed3, features) / 2; });
 }
 
 // The gradient passes exactly where the result was kept, with the same factor.
