@@ -19,6 +19,14 @@ def touched_rows(info, batch):
     return torch.unique(torch.cat(rows))
 
 
+def columns(info, dim):
+    """(name, slice of x's columns, embedded or not) of each feature, as they lie in x."""
+    names = [feature["name"] for feature in info["fields"] + info["bags"]]
+    embedded = [(name, slice(k * dim, (k + 1) * dim), True) for k, name in enumerate(names)]
+    first = len(names) * dim
+    return embedded + [(name, slice(first + k, first + k + 1), False) for k, name in enumerate(info["numbers"])]
+
+
 def group_input(info, batch, table, group, dim):
     """x_g [B,D]: the embeddings of the single-valued fields, the pooled bags, the numbers. table [R, groups * dim]."""
     starts = first_rows(info)

@@ -7,7 +7,7 @@ def groups(tasks):
     return 1
 
 
-def features(x, weights, config, tasks):
+def features(x, weights, config, tasks, info):
     x = x[0]
     experts = [mlp(x, weights, "expert", k, config["expert_hidden"], config["activation"], shared_input=True)
                for k in range(config["experts"])]

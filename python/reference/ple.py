@@ -8,7 +8,7 @@ def groups(tasks):
     return 1
 
 
-def features(x, weights, config, tasks):
+def features(x, weights, config, tasks, info):
     own, shared = config["task_experts"], config["shared_experts"]
     hidden, activation = config["expert_hidden"], config["activation"]
     task_in = [x[0]] * tasks

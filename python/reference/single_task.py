@@ -7,5 +7,5 @@ def groups(tasks):
     return tasks
 
 
-def features(x, weights, config, tasks):
+def features(x, weights, config, tasks, info):
     return [mlp(x[t], weights, "network", t, config["hidden"], config["activation"], shared_input=False) for t in range(tasks)]

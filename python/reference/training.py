@@ -7,7 +7,11 @@ from .embedding import group_input, touched_rows
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
+# groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
 BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple}
+# groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
+# also loss(output, batch, task_weights, config, info) -> total, names, values
+MODELS = {}
 EMBEDDING = "embedding.weights"
 BUFFERS = {"router.label_similarity"}  # saved, not trained
 
@@ -15,11 +19,15 @@ BUFFERS = {"router.label_similarity"}  # saved, not trained
 def forward(config, info, weights, batch):
     """Logits by head, each [heads,B]."""
     model, tasks = config["model"], len(info["tasks"])
+    if model["name"] in MODELS:
+        module = MODELS[model["name"]]
+        x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(module.groups(tasks))]
+        return {name: torch.stack(heads) for name, heads in module.forward(x, weights, model, info).items()}
     backbone_config = model["backbone"] if model["name"] == "ektm" else model
     assert not backbone_config["dropout"] and not model.get("transmitter_dropout"), "dropout is random: not part of the reference"
     backbone = BACKBONES[backbone_config["name"]]
     x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(backbone.groups(tasks))]
-    features = backbone.features(x, weights, backbone_config, tasks)
+    features = backbone.features(x, weights, backbone_config, tasks, info)
     if model["name"] == "ektm":
         output = ektm.forward(features, weights, model, info["tasks"])
     else:
@@ -33,7 +41,9 @@ def loss(config, info, output, batch):
     weights_by_task = config["loss"]["task_weights"] or {}
     task_weights = [weights_by_task.get(name, 1.0) for name in names]
     model = config["model"]
-    if model["name"] == "ektm" and model["enhanced"]:
+    if hasattr(MODELS.get(model["name"]), "loss"):
+        total, names, values = MODELS[model["name"]].loss(output, batch, task_weights, model, info)
+    elif model["name"] == "ektm" and model["enhanced"]:
         _, conversions = ektm.roots_and_conversions(info["tasks"])
         total, values = ektm_loss(output, batch.targets(), task_weights, conversions, model)
         names = names + [names[c] + ".enhanced" for c in conversions]

@@ -174,7 +174,8 @@ class Ektm : public Model {
     const double share = config_.share_weight && !config_.detach_own ? 1 / (1 + config_.lambda) : 1;
     at::Tensor weights = select(all_weights, 0) * share;
     at::Tensor base_weights = roots_.empty() ? weights : all_weights.index_copy(0, at::tensor(conversions_), weights);
-    terms.total = (base_means * base_weights).sum() + config_.lambda * (enhanced_means * weights).sum();
+    terms.task_losses = (base_means * base_weights).index_add(0, at::tensor(conversions_), config_.lambda * enhanced_means * weights);
+    terms.total = terms.task_losses.sum();
     for (const auto& task : spec_.tasks) terms.names.push_back(task.name);
     for (int64_t i : conversions_) terms.names.push_back(spec_.tasks[i].name + ".enhanced");
     terms.values = at::cat({base_means, enhanced_means}).detach();

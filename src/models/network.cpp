@@ -17,6 +17,12 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, at::Tensor
   ModelSpec spec;
   spec.tasks = info.tasks;
   spec.features = static_cast<int64_t>(info.fields.size() + info.bags.size()) * config.embedding.dim + static_cast<int64_t>(info.numbers.size());
+  auto add_column = [&](const std::string& name, int64_t width, bool embedded) {
+    spec.columns.push_back({name, spec.columns.empty() ? 0 : spec.columns.back().first + spec.columns.back().width, width, embedded});
+  };
+  for (const auto& field : info.fields) add_column(field.name, config.embedding.dim, true);
+  for (const auto& bag : info.bags) add_column(bag.name, config.embedding.dim, true);
+  for (const auto& number : info.numbers) add_column(number, 1, false);
   spec.task_weights.assign(info.tasks.size(), 1.0);
   std::vector<std::string> names;
   for (const auto& task : info.tasks) names.push_back(task.name);
@@ -61,9 +67,14 @@ Network::Scores Network::score(const Batch& batch, bool diagnose) const {
   context.diagnose = diagnose;
   ModelOutput output = forward(batch, context).output;
   Scores scores;
-  scores.served = at::sigmoid(output.logits);
+  if (output.entire_space) {
+    scores.path = at::sigmoid(output.logits);
+    scores.served = conditional_probabilities(scores.path, info_.tasks);
+  } else {
+    scores.served = at::sigmoid(output.logits);
+    scores.path = path_probabilities(scores.served, info_.tasks);
+  }
   if (output.base_logits.defined()) scores.base = at::sigmoid(output.base_logits);
-  scores.path = path_probabilities(scores.served, info_.tasks);
   scores.diagnostics = std::move(output.diagnostics);
   return scores;
 }

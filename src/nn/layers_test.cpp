@@ -42,6 +42,30 @@ TEST(ParameterStore, StartDependsOnSeedAndNameAlone) {
   EXPECT_LE(a.abs().max().item<double>(), std::sqrt(6.0 / 10));
 }
 
+// click -> cart -> pay, and a like after click.
+const std::vector<TaskInfo> kChain{{"click", -1}, {"cart", 0}, {"pay", 1}, {"like", 0}};
+
+TEST(Paths, TargetsAreKnownWhereThePathBrokeOffOrItsLabelIsSeen) {
+  // Rows: no click; click without cart; the whole path, weight 2; click, cart not reported; click and like, cart but pay not reported.
+  const at::Tensor labels = at::tensor({0., 1., 1., 1., 1., 0., 0., 1., 0., 1., 0., 0., 1., 0., 0., 0., 0., 0., 0., 1.}).view({4, 5});
+  const at::Tensor weight = at::tensor({1., 1., 2., 1., 1., 0., 1., 2., 0., 1., 0., 0., 2., 0., 0., 0., 1., 2., 1., 1.}).view({4, 5});
+  const Targets paths = path_targets({labels, weight}, kChain);
+  EXPECT_TRUE(at::equal(paths.labels, labels));
+  EXPECT_TRUE(at::equal(paths.weight, at::tensor({1., 1., 2., 1., 1., 1., 1., 2., 0., 1., 1., 1., 2., 0., 0., 1., 1., 2., 1., 1.}).view({4, 5})))
+      << paths.weight;
+}
+
+TEST(Paths, ConditionalIsTheInverseOfPath) {
+  at::manual_seed(1);
+  const at::Tensor p = at::rand({4, 6}) * 0.9 + 0.05, paths = path_probabilities(p, kChain);
+  EXPECT_TRUE(at::allclose(paths[2], p[0] * p[1] * p[2]));
+  EXPECT_TRUE(at::allclose(conditional_probabilities(paths, kChain), p, 1e-5, 1e-6));
+  // A head may say that paying is likelier than the cart before it.
+  const at::Tensor crossed = conditional_probabilities(at::tensor({0.5f, 0.1f, 0.2f, 0.f}).view({4, 1}), kChain);
+  EXPECT_FLOAT_EQ(crossed[2].item<float>(), 1 - 1e-6f);
+  EXPECT_FLOAT_EQ(crossed[3].item<float>(), 0);
+}
+
 TEST(Layers, BatchedMapsEqualOneMapEach) {
   ParameterStore store(1);
   FanOutLinear fan(store, "fan", 3, 4, 2);

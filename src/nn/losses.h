@@ -22,7 +22,8 @@ at::Tensor bce(const at::Tensor& logits, const at::Tensor& labels);
 at::Tensor masked_mean(const at::Tensor& loss, const at::Tensor& weight);
 
 struct LossTerms {
-  at::Tensor total;                 // scalar, differentiable
+  at::Tensor task_losses;           // [K], differentiable: what each task adds to the total, weights included
+  at::Tensor total;                 // their sum
   std::vector<std::string> names;   // "click", "pay", "pay.enhanced"
   at::Tensor values;                // [names], detached
 };

@@ -5,7 +5,8 @@ namespace ektm {
 LossTerms Model::loss(const ModelOutput& output, const Targets& targets) const {
   at::Tensor values = masked_mean(bce(output.logits, targets.labels), targets.weight);
   LossTerms terms;
-  terms.total = (values * task_weights(values)).sum();
+  terms.task_losses = values * task_weights(values);
+  terms.total = terms.task_losses.sum();
   for (const auto& task : spec_.tasks) terms.names.push_back(task.name);
   terms.values = values.detach();
   return terms;
@@ -29,6 +30,19 @@ Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype) {
   return {labels.to(dtype), weight.to(dtype)};
 }
 
+Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks) {
+  std::vector<at::Tensor> labels, weights;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    at::Tensor weight = targets.weight[static_cast<int64_t>(t)], label = targets.labels[static_cast<int64_t>(t)] * (weight > 0);
+    if (const int32_t parent = tasks[t].parent; parent >= 0)
+      // Where the path broke off before, it is known not to have come this far.
+      weight = at::where(weight > 0, weight, weights[parent] * (labels[parent] == 0));
+    labels.push_back(label);
+    weights.push_back(weight);
+  }
+  return {at::stack(labels), at::stack(weights)};
+}
+
 at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector<TaskInfo>& tasks) {
   std::vector<at::Tensor> paths;
   for (size_t t = 0; t < tasks.size(); ++t) {
@@ -36,6 +50,15 @@ at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector
     paths.push_back(tasks[t].parent < 0 ? own : own * paths[tasks[t].parent]);
   }
   return at::stack(paths);
+}
+
+at::Tensor conditional_probabilities(const at::Tensor& paths, const std::vector<TaskInfo>& tasks) {
+  std::vector<at::Tensor> conditional;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    at::Tensor own = paths[static_cast<int64_t>(t)];
+    conditional.push_back(tasks[t].parent < 0 ? own : (own / paths[tasks[t].parent].clamp_min(1e-30)).clamp_max(1 - 1e-6));
+  }
+  return at::stack(conditional);
 }
 
 }  // namespace ektm

@@ -12,18 +12,29 @@
 
 namespace ektm {
 
+// A feature's place in x.
+struct ColumnInfo {
+  std::string name;
+  int64_t first = 0, width = 0;
+  bool embedded = true;  // false: a number, width 1
+};
+
 // What a model is built for.
 struct ModelSpec {
   std::vector<TaskInfo> tasks;       // K
   int64_t features = 0;              // D, width of one group's input
+  std::vector<ColumnInfo> columns;   // that x is made of, side by side
   std::vector<double> task_weights;  // [K]
   at::Tensor label_similarity;       // [K,K]: correlation of the tasks' labels on the training split; undefined when unknown
 };
 
 struct ModelOutput {
-  at::Tensor logits;       // [K,B] of the served heads; a CVR task's is conditional on its `after` event
+  at::Tensor logits;       // [K,B] of the served heads; a CVR task's is conditional on its `after` event, or with
+  bool entire_space = false;   // ... this, of the whole path: sigmoid(logits_t) = P(every event up to t)
   at::Tensor base_logits;  // [K,B] of EKTM's base heads; undefined for other models
   at::Tensor enhanced_logits;  // [T,B] of EKTM's enhanced heads (CVR tasks only); undefined for other models
+  // What else the model's own loss reads, by name: "imputation" [K,B].
+  std::vector<std::pair<std::string, at::Tensor>> extra;
   // Batch means that `ektm inspect` averages: "similarity" [T,T], "gate_opening" [T], "expert_gates" [K,E].
   std::vector<std::pair<std::string, at::Tensor>> diagnostics;
 };
@@ -59,7 +70,13 @@ class Model {
 // labels, observed, weights of a batch as [K,B] tensors of `dtype`.
 Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype = at::kFloat);
 
+// Targets of whole paths, over all impressions: label 1 where a task's event and every event before it happened; weight 0 where that is
+// unknown (no label although the event before happened).
+Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks);
+
 // Probability of the whole path to each task: the product of sigmoid(logits) along the chain of `after` events. [K,B] -> [K,B]
 at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector<TaskInfo>& tasks);
+// The other way: of paths, what each event's probability is given the one before it; at most 1 - 1e-6. [K,B] -> [K,B]
+at::Tensor conditional_probabilities(const at::Tensor& paths, const std::vector<TaskInfo>& tasks);
 
 }  // namespace ektm

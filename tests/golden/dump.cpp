@@ -4,7 +4,7 @@
 //   info/...            metadata "info": tables, fields, bags, numbers, tasks (JSON)
 //   batch<k>/ids [B,F], bag<j>_offsets, bag<j>_values, numbers [B,N], labels [B,K], observed [B,K], weights [B]   for k = 0, 1, 2
 //   start/<name>        weights before the first step
-//   output/logits, output/base_logits, output/enhanced_logits     of batch 0 at the start weights
+//   output/logits, output/base_logits, output/enhanced_logits, and what else the model hands to its loss: of batch 0 at the start weights
 //   loss/total, loss/values (metadata "loss_names")                of batch 0
 //   grad/<name>         of batch 0 at the start weights; embeddings as a dense [R,W] tensor, L2 term included
 //   end/<name>          weights after three steps on batches 0, 1, 2
@@ -106,6 +106,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
     add("output/logits", pass.output.logits);
     if (pass.output.base_logits.defined()) add("output/base_logits", pass.output.base_logits);
     if (pass.output.enhanced_logits.defined()) add("output/enhanced_logits", pass.output.enhanced_logits);
+    for (const auto& [name, tensor] : pass.output.extra) add("output/" + name, tensor);
     add("loss/total", loss.total.reshape({1}));
     add("loss/values", loss.values);
     file.metadata["loss_names"] = nlohmann::json(loss.names).dump();
