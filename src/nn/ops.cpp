@@ -250,7 +250,9 @@ struct Pieces {
 };
 
 struct SoftmaxMix : Function<SoftmaxMix> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits, const at::Tensor& index, at::TensorList inputs_in) {
+  // reached: empty, or a byte for each of index.
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits, const at::Tensor& index, const at::Tensor& reached,
+                            at::TensorList inputs_in) {
     std::vector<at::Tensor> inputs;
     for (const at::Tensor& input : inputs_in) inputs.push_back(as_stack(input));
     const int64_t count = logits.size(0), rows = logits.size(1), n = logits.size(2), width = inputs[0].size(2);
@@ -271,7 +273,7 @@ struct SoftmaxMix : Function<SoftmaxMix> {
                      y.data_ptr<scalar_t>() + first * count * width);
       });
     });
-    std::vector<at::Tensor> saved{gates, index};
+    std::vector<at::Tensor> saved{gates, index, reached};
     saved.insert(saved.end(), inputs.begin(), inputs.end());
     ctx->save_for_backward(saved);
     return y;
@@ -279,20 +281,22 @@ struct SoftmaxMix : Function<SoftmaxMix> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor &gates = saved[0], &index = saved[1], grad = as_stack(grads[0]);
+    const at::Tensor &gates = saved[0], &index = saved[1], &reached = saved[2], grad = as_stack(grads[0]);
+    const uint8_t* mask = reached.numel() > 0 ? reached.const_data_ptr<uint8_t>() : nullptr;
+    const size_t first_input = 3;
     const int64_t count = gates.size(0), rows = gates.size(1), n = gates.size(2), width = grad.size(2);
     at::Tensor dlogits = at::empty_like(gates);
-    variable_list results{dlogits, {}};
-    for (size_t i = 2; i < saved.size(); ++i) results.push_back(empty_stack(saved[i].size(0), rows, width, gates.options()));
+    variable_list results{dlogits, {}, {}};
+    for (size_t i = first_input; i < saved.size(); ++i) results.push_back(empty_stack(saved[i].size(0), rows, width, gates.options()));
     RECORD_USER_SCOPE("softmax_mix_grad");
     EKTM_DISPATCH(gates, [&] {
       Pieces<const scalar_t> pieces;
       Pieces<scalar_t> to;
-      for (size_t i = 2; i < saved.size(); ++i) pieces.add(saved[i]), to.add(results[i]);
+      for (size_t i = first_input; i < saved.size(); ++i) pieces.add(saved[i]), to.add(results[i]);
       const Blocks blocks(rows, count * width);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
-        for (size_t i = 2; i < saved.size(); ++i)
+        for (size_t i = first_input; i < saved.size(); ++i)
           std::fill_n(results[i].template data_ptr<scalar_t>() + first * results[i].stride(1), size * results[i].stride(1), scalar_t(0));
         Rows<const scalar_t> up = const_rows<scalar_t>(grad);
         up.data += first * up.row_stride;
@@ -300,7 +304,7 @@ struct SoftmaxMix : Function<SoftmaxMix> {
         const auto into = to.at(first);
         scalar_t* d = dlogits.data_ptr<scalar_t>() + first * count * n;
         const scalar_t* g = gates.const_data_ptr<scalar_t>() + first * count * n;
-        kernels::mix_grad(size, count, n, width, g, from.data.data(), from.strides.data(), index.const_data_ptr<int32_t>(), up, scalar_t(1), nullptr, d,
+        kernels::mix_grad(size, count, n, width, g, from.data.data(), from.strides.data(), index.const_data_ptr<int32_t>(), up, scalar_t(1), mask, d,
                           into.data.data(), into.strides.data());
         kernels::softmax_grad(size * count, n, g, d);
       });
@@ -462,9 +466,11 @@ at::Tensor stacked(const at::Tensor& x, const at::Tensor& x2, const at::Tensor& 
                         static_cast<double>(drop.scale));
 }
 
-at::Tensor softmax_mix(const at::Tensor& logits, const std::vector<at::Tensor>& inputs, const std::vector<int32_t>& index) {
+at::Tensor softmax_mix(const at::Tensor& logits, const std::vector<at::Tensor>& inputs, const std::vector<int32_t>& index,
+                       const std::vector<uint8_t>& reached) {
   EKTM_CHECK(static_cast<int64_t>(index.size()) == logits.size(0) * logits.size(2));
-  return SoftmaxMix::apply(logits, at::tensor(index, at::kInt), at::TensorList(inputs));
+  EKTM_CHECK(reached.empty() || reached.size() == index.size());
+  return SoftmaxMix::apply(logits, at::tensor(index, at::kInt), at::tensor(reached, at::kByte), at::TensorList(inputs));
 }
 
 at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) { return Heads::apply(x, weight, optional(bias)); }

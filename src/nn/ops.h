@@ -25,8 +25,9 @@ at::Tensor stacked(const at::Tensor& x, const at::Tensor& x2, const at::Tensor& 
                    Context& context);
 
 // sum_j softmax(logits)[k,b,j] * inputs[index[k*n+j]][b,:]. logits [K,B,n]; inputs: stacks of width H that count as one, numbered one
-// after the other; -> stack [K,B,H].
-at::Tensor softmax_mix(const at::Tensor& logits, const std::vector<at::Tensor>& inputs, const std::vector<int32_t>& index);
+// after the other; -> stack [K,B,H]. `reached` [K*n], if given, has a 0 where the input is behind a stop-gradient for this gate.
+at::Tensor softmax_mix(const at::Tensor& logits, const std::vector<at::Tensor>& inputs, const std::vector<int32_t>& index,
+                       const std::vector<uint8_t>& reached = {});
 
 // One number a row: x_e . w_e + b_e. x [E,B,n], weight [E,n,1], bias [E,1,1] or undefined -> [E,B].
 at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -81,6 +81,12 @@ TEST_P(Ops, SoftmaxMixTakesWhatTheIndexNames) {
     }
     return at::stack(mixed);
   });
+  // Behind a stop-gradient: task 0's second input, task 1's first and last.
+  expect_same({logits, a, b}, [&] { return ops::softmax_mix(logits, {a, b}, index, {1, 0, 1, 0, 1, 0}); }, [&] {
+    at::Tensor all = at::cat({a, b}), fixed = all.detach(), gates = at::softmax(logits, 2);
+    return at::stack({at::einsum("bj,jbh->bh", {gates[0], at::stack({all[0], fixed[4], all[2]})}),
+                      at::einsum("bj,jbh->bh", {gates[1], at::stack({fixed[1], all[1], fixed[3]})})});
+  });
 }
 
 TEST_P(Ops, Heads) {
