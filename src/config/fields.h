@@ -27,6 +27,7 @@ class FieldVisitor {
   virtual void field(const char* key, std::string& value, std::vector<std::string> choices, const char* help) = 0;
   virtual void field(const char* key, std::vector<int64_t>& value, IntRange range, const char* help) = 0;
   virtual void field(const char* key, std::vector<std::string>& value, const char* help) = 0;
+  virtual void field(const char* key, std::vector<std::vector<std::string>>& value, const char* help) = 0;
   // Name -> number, e.g. task weights. Any key is allowed; the component checks the names.
   virtual void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange range, const char* help) = 0;
   // A nested map.

@@ -82,6 +82,10 @@ class Reader : public FieldVisitor {
     std::vector<std::string> read;
     if (list(key, read, "a list of names, e.g. [a, b]")) value = read;
   }
+  void field(const char* key, std::vector<std::vector<std::string>>& value, const char*) override {
+    std::vector<std::vector<std::string>> read;
+    if (list(key, read, "a list of lists of names, e.g. [[a, b], [c]]")) value = read;
+  }
   void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange range, const char*) override {
     known_.push_back(key);
     const YAML::Node node = map_[key];
@@ -139,13 +143,22 @@ class Reader : public FieldVisitor {
     known_.push_back(key);
     const YAML::Node node = map_[key];
     if (!node) return false;
+    const bool good = decode(node, values);
+    if (!good) errors_.add(node, prefix_ + key, fmt::format("found {}; expected {}.", shown(node), expected));
+    return good;
+  }
+  template <class T>
+  static bool decode(const YAML::Node& node, T& value) {
+    return node.IsScalar() && YAML::convert<T>::decode(node, value);
+  }
+  template <class T>
+  static bool decode(const YAML::Node& node, std::vector<T>& values) {
     bool good = node.IsSequence();
     for (size_t i = 0; good && i < node.size(); ++i) {
       T value{};
-      good = node[i].IsScalar() && YAML::convert<T>::decode(node[i], value);
+      good = decode(node[i], value);
       values.push_back(value);
     }
-    if (!good) errors_.add(node, prefix_ + key, fmt::format("found {}; expected {}.", shown(node), expected));
     return good;
   }
   template <class T, class Range>
@@ -185,6 +198,7 @@ class Writer : public FieldVisitor {
   void field(const char* key, std::string& value, std::vector<std::string>, const char*) override { map[key] = value; }
   void field(const char* key, std::vector<int64_t>& value, IntRange, const char*) override { list(key, value); }
   void field(const char* key, std::vector<std::string>& value, const char*) override { list(key, value); }
+  void field(const char* key, std::vector<std::vector<std::string>>& value, const char*) override { list(key, value); }
   void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange, const char*) override {
     YAML::Node node(YAML::NodeType::Map);
     for (auto& [name, number] : value) node[name] = real_text(number);
@@ -227,6 +241,11 @@ class Describer : public FieldVisitor {
     std::vector<std::string> items;
     for (const auto& item : value) items.push_back(item.empty() ? "\"\"" : item);
     add(key, "list of text", "[" + join(items) + "]", "", help);
+  }
+  void field(const char* key, std::vector<std::vector<std::string>>& value, const char* help) override {
+    std::vector<std::string> items;
+    for (const auto& item : value) items.push_back("[" + join(item) + "]");
+    add(key, "list of lists of text", "[" + join(items) + "]", "", help);
   }
   void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange range, const char* help) override {
     std::vector<std::string> items;

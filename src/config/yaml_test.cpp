@@ -22,6 +22,7 @@ struct Outer {
   bool on = false;
   std::string name = "x";
   std::vector<std::pair<std::string, double>> weights;
+  std::vector<std::vector<std::string>> groups;
   Inner inner;
   void fields(FieldVisitor& v) {
     v.field("count", count, {1, 10}, "how many");
@@ -29,6 +30,7 @@ struct Outer {
     v.field("on", on, "switch");
     v.field("name", name, "text");
     v.field("weights", weights, {0, 10}, "by name");
+    v.field("groups", groups, "of names");
     v.group("inner", inner, "nested");
   }
 };
@@ -62,8 +64,14 @@ TEST(Yaml, ReadsWhatIsGivenAndKeepsDefaults) {
   EXPECT_EQ(config.inner.mode, "fast");
 }
 
+TEST(Yaml, ListsOfLists) {
+  EXPECT_EQ(read("groups: [[a, b], [c], []]\n").groups, (std::vector<std::vector<std::string>>{{"a", "b"}, {"c"}, {}}));
+  for (const char* bad : {"groups: [a, b]\n", "groups: a\n", "groups: [[a], [[b]]]\n"})
+    EXPECT_NE(error_of(bad).find("expected a list of lists of names, e.g. [[a, b], [c]]"), std::string::npos) << bad;
+}
+
 TEST(Yaml, WrittenAndReadAgainIsTheSame) {
-  Outer config = read("rate: 0.25\non: true\nweights: {a: 2}\ninner: {mode: slow}\n");
+  Outer config = read("rate: 0.25\non: true\nweights: {a: 2}\ngroups: [[a, b], [c]]\ninner: {mode: slow}\n");
   const std::string text = to_text(write_config(config));
   EXPECT_EQ(to_text(write_config(read(text))), text);
   EXPECT_NE(text.find("rate: 0.25"), std::string::npos);
@@ -109,13 +117,15 @@ TEST(Yaml, OverridesMakeTheWay) {
 
 TEST(Yaml, DescribeGivesTypeDefaultAndRange) {
   auto rows = describe(Outer{});
-  ASSERT_EQ(rows.size(), 7u);
+  ASSERT_EQ(rows.size(), 8u);
   EXPECT_EQ(rows[0].key, "count");
   EXPECT_EQ(rows[0].type, "int");
   EXPECT_EQ(rows[0].default_value, "3");
   EXPECT_EQ(rows[0].range, "1 .. 10");
-  EXPECT_EQ(rows[5].key, "inner.sizes");
-  EXPECT_EQ(rows[5].default_value, "[4, 2]");
+  EXPECT_EQ(rows[5].type, "list of lists of text");
+  EXPECT_EQ(rows[5].default_value, "[]");
+  EXPECT_EQ(rows[6].key, "inner.sizes");
+  EXPECT_EQ(rows[6].default_value, "[4, 2]");
 }
 
 }  // namespace
