@@ -2,18 +2,18 @@
 
 import torch
 
-from . import ektm, mmoe, ple, shared_bottom, single_task
+from . import ektm, mmoe, ple, shared_bottom, single_task, stem
 from .embedding import group_input, touched_rows
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
 # groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
-BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple}
+BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple, "stem": stem}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
 MODELS = {}
 EMBEDDING = "embedding.weights"
-BUFFERS = {"router.label_similarity"}  # saved, not trained
+BUFFERS = ("router.label_similarity", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 
 def forward(config, info, weights, batch):
@@ -54,11 +54,11 @@ def loss(config, info, output, batch):
 
 def gradients(config, info, weights, batch):
     """Outputs, (total, names, values) of the loss, and the gradient of each trained tensor; the embeddings' includes l2."""
-    leaves = {name: w.clone().requires_grad_(name not in BUFFERS) for name, w in weights.items()}
+    leaves = {name: w.clone().requires_grad_(not name.endswith(BUFFERS)) for name, w in weights.items()}
     output = forward(config, info, leaves, batch)
     total, names, values = loss(config, info, output, batch)
     total.backward()
-    grads = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items() if name not in BUFFERS}
+    grads = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items() if not name.endswith(BUFFERS)}
     rows = touched_rows(info, batch)
     grads[EMBEDDING][rows] += config["embedding"]["l2"] * weights[EMBEDDING][rows]
     return {name: logits.detach() for name, logits in output.items()}, (total.detach(), names, values), grads

@@ -177,6 +177,8 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.lambda", 1),
     ("ektm_weights", "model.alpha", 1),
     ("ektm_weights", "model.gamma", 1),
+    ("stem_parallel", "model.detach_others", False),
+    ("stem_attached", "model.detach_others", True),
     ("task_weights", "loss.task_weights", {}),
     ("l2_and_decay", "embedding.l2", 0),
 ]

@@ -43,7 +43,7 @@ struct ModelOutput {
 class Backbone {
  public:
   virtual ~Backbone() = default;
-  // Embeddings that it wants for each row: 1 = shared, K = each task its own.
+  // Embeddings that it wants for each row: 1 = shared, K = each task its own, K + 1 = and shared ones after them.
   virtual int64_t embedding_groups() const { return 1; }
   virtual int64_t feature_width() const = 0;  // d
   // x [G,B,D] -> f [K,B,d]. Adds to output.diagnostics when context.diagnose.

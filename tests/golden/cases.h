@@ -34,6 +34,20 @@ inline std::vector<GoldenCase> golden_cases() {
     for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple}})
       cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
   }
+  auto model = [&](const std::string& name, const std::string& keys, bool backbone = true) {
+    const std::string node = "{name: " + name + ", " + keys + "}";
+    for (const std::string chain : {"parallel", "sequential", "roots"}) cases.push_back({name + "_" + chain, chain, {"model=" + node}});
+    const std::string ektm = "model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + node + "}";
+    if (backbone) cases.push_back({"ektm_" + name, "parallel", {ektm}});
+  };
+  auto variant = [&](const std::string& name, const std::string& suffix, const std::string& keys) {
+    cases.push_back({name + "_" + suffix, "parallel", {"model={name: " + name + ", " + keys + "}"}});
+  };
+  const std::string stem = "task_experts: 2, shared_experts: 1, gate_hidden: [4], " + sizes;
+  model("stem", stem);
+  variant("stem", "attached", "detach_others: false, " + stem);
+  variant("stem", "three_levels", "levels: 3, " + stem);
+  variant("stem", "linear_gates", "task_experts: 1, shared_experts: 2, gate_hidden: [], " + sizes);
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
