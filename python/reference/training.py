@@ -2,7 +2,7 @@
 
 import torch
 
-from . import ektm, mmoe, ple, shared_bottom, single_task, stem
+from . import ektm, metaheac, mmoe, ple, shared_bottom, single_task, stem
 from .embedding import group_input, touched_rows
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
@@ -11,7 +11,7 @@ from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_fa
 BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple, "stem": stem}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
-MODELS = {}
+MODELS = {"metaheac": metaheac}
 EMBEDDING = "embedding.weights"
 BUFFERS = ("router.label_similarity", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 

@@ -48,6 +48,9 @@ inline std::vector<GoldenCase> golden_cases() {
   variant("stem", "attached", "detach_others: false, " + stem);
   variant("stem", "three_levels", "levels: 3, " + stem);
   variant("stem", "linear_gates", "task_experts: 1, shared_experts: 2, gate_hidden: [], " + sizes);
+  const std::string metaheac = "experts: 3, critics: 2, task_width: 3, critic_hidden: [5], expert_hidden: [8, 6]";
+  model("metaheac", metaheac, false);
+  variant("metaheac", "linear_critics", "critics: 3, experts: 2, critic_hidden: [], expert_hidden: [6]");
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
