@@ -179,6 +179,10 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.gamma", 1),
     ("stem_parallel", "model.detach_others", False),
     ("stem_attached", "model.detach_others", True),
+    ("pepnet_parallel", "model.detach_gates", False),
+    ("pepnet_parallel", "model.gamma", 1),
+    ("pepnet_columns", "model.domain", ["price", "tags"]),
+    ("pepnet_columns", "model.prior", ["tags", "price", "user"]),
     ("task_weights", "loss.task_weights", {}),
     ("l2_and_decay", "embedding.l2", 0),
 ]

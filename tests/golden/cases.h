@@ -51,6 +51,10 @@ inline std::vector<GoldenCase> golden_cases() {
   const std::string metaheac = "experts: 3, critics: 2, task_width: 3, critic_hidden: [5], expert_hidden: [8, 6]";
   model("metaheac", metaheac, false);
   variant("metaheac", "linear_critics", "critics: 3, experts: 2, critic_hidden: [], expert_hidden: [6]");
+  const std::string pepnet = "gate_hidden: 4, tower_hidden: [7, 5]";
+  model("pepnet", pepnet);
+  variant("pepnet", "columns", "domain: [age, tags], prior: [history, price, user], gamma: 3, " + pepnet);
+  variant("pepnet", "attached", "detach_gates: false, " + pepnet);
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
