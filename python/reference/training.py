@@ -2,13 +2,14 @@
 
 import torch
 
-from . import ektm, metaheac, mmoe, pepnet, ple, shared_bottom, single_task, stem
+from . import ektm, metaheac, mmoe, modular, pepnet, ple, shared_bottom, single_task, stem
 from .embedding import group_input, touched_rows
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
 # groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
-BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple, "stem": stem, "pepnet": pepnet}
+BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple, "stem": stem, "pepnet": pepnet,
+             "modular": modular}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
 MODELS = {"metaheac": metaheac}

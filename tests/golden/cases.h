@@ -55,6 +55,9 @@ inline std::vector<GoldenCase> golden_cases() {
   model("pepnet", pepnet);
   variant("pepnet", "columns", "domain: [age, tags], prior: [history, price, user], gamma: 3, " + pepnet);
   variant("pepnet", "attached", "detach_gates: false, " + pepnet);
+  const std::string modular = "modules: 3, hidden: [8, 6, 5], tower_hidden: [4]";
+  model("modular", modular);
+  variant("modular", "no_towers", "modules: 2, hidden: [6], tower_hidden: []");
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});
