@@ -2,14 +2,15 @@
 
 import torch
 
-from . import ektm, metaheac, mmoe, modular, pepnet, ple, shared_bottom, single_task, stem
+from . import ektm, home, metaheac, mmoe, modular, pepnet, ple, shared_bottom, single_task, stem
 from .embedding import group_input, touched_rows
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
 # groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
+# where a model has running statistics also buffers(x, weights, config, tasks, info) -> them after a training batch, by name
 BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple, "stem": stem, "pepnet": pepnet,
-             "modular": modular}
+             "modular": modular, "home": home}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
 MODELS = {"metaheac": metaheac}
@@ -65,6 +66,17 @@ def gradients(config, info, weights, batch):
     return {name: logits.detach() for name, logits in output.items()}, (total.detach(), names, values), grads
 
 
+def buffers(config, info, weights, batch):
+    """What a training batch makes of the running statistics, by name."""
+    model, tasks = config["model"], len(info["tasks"])
+    backbone_config = model["backbone"] if model["name"] == "ektm" else model
+    backbone = BACKBONES.get(backbone_config["name"])
+    if not hasattr(backbone, "buffers"):
+        return {}
+    x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(backbone.groups(tasks))]
+    return backbone.buffers(x, weights, backbone_config, tasks, info)
+
+
 def train(config, info, weights, batches, total_steps):
     """Weights after one step on each batch, and per tensor sum_k sensitivity_k * max|gradient_k| (see optimizers.py): by how
     much a weight moves when each gradient is wrong by its largest number."""
@@ -74,6 +86,7 @@ def train(config, info, weights, batches, total_steps):
     rows_optimizer = embedding_optimizer(config["embedding"])
     for step, batch in enumerate(batches):
         _, _, grads = gradients(config, info, weights, batch)
+        weights.update(buffers(config, info, weights, batch))
         scale = clip_factor(grads.values(), config["optimizer"]["clip_norm"])
         factor = learning_rate_factor(config["optimizer"], step, total_steps)
         dense.start_step()

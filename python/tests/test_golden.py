@@ -183,6 +183,7 @@ OTHER_SETTINGS = [
     ("pepnet_parallel", "model.gamma", 1),
     ("pepnet_columns", "model.domain", ["price", "tags"]),
     ("pepnet_columns", "model.prior", ["tags", "price", "user"]),
+    ("home_groups", "model.groups", [["b"], ["c", "click"], ["a"]]),
     ("task_weights", "loss.task_weights", {}),
     ("l2_and_decay", "embedding.l2", 0),
 ]
@@ -204,6 +205,7 @@ OTHER_STEPS = [
     ("warmup_cosine", "optimizer.schedule", "linear"),
     ("warmup_cosine", "optimizer.warmup_steps", 2),
     ("warmup_cosine", "optimizer.final_ratio", 0.2),
+    ("home_groups", "model.momentum", 0.1),
 ]
 
 

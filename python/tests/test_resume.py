@@ -39,6 +39,9 @@ VARIANTS = {
         "embedding": {"optimizer": "rowwise_adagrad", "l2": 0.001},
         "optimizer": {"schedule": "linear", "final_ratio": 0.1},
     },
+    "home, running statistics": {
+        "model": {"name": "home", "expert_hidden": [8], "tower_hidden": [8], "gate_rank": 2, "dropout": 0.3},
+    },
 }
 STEPS = 320
 

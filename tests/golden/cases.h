@@ -58,6 +58,10 @@ inline std::vector<GoldenCase> golden_cases() {
   const std::string modular = "modules: 3, hidden: [8, 6, 5], tower_hidden: [4]";
   model("modular", modular);
   variant("modular", "no_towers", "modules: 2, hidden: [6], tower_hidden: []");
+  const std::string home = "expert_hidden: [6], tower_hidden: [5], gate_rank: 3";
+  model("home", home);
+  variant("home", "groups", "groups: [[b, click], [c], [a]], momentum: 0.3, " + home);
+  variant("home", "deep_experts", "expert_hidden: [8, 6], tower_hidden: [5], gate_rank: 3, meta_experts: 1, task_experts: 1");
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});

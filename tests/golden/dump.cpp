@@ -97,6 +97,9 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
   }
   for (const auto& [name, tensor] : network.state(false)) add("start/" + name, tensor);
 
+  std::vector<std::pair<at::Tensor, at::Tensor>> buffers;  // a training pass moves running statistics
+  for (const auto& entry : network.parameters().entries())
+    if (!entry.trainable) buffers.emplace_back(entry.tensor, entry.tensor.clone());
   {  // Outputs, loss and gradients of batch 0, without a step.
     Context context;
     context.training = true;
@@ -120,6 +123,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
     for (size_t u = 0; u < embeddings.unique_rows().size(); ++u) dense[embeddings.unique_rows()[u]].copy_(rows[static_cast<int64_t>(u)]);
     add("grad/embedding.weights", dense);
   }
+  for (auto& [buffer, start] : buffers) buffer.copy_(start);
   for (int64_t k = 0; k < kSteps; ++k) stepper.step(batches[k]);
   for (const auto& [name, tensor] : network.state(false)) add("end/" + name, tensor);
   save_tensors(folder / (golden.name + ".safetensors"), file);
