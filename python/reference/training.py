@@ -4,6 +4,7 @@ import torch
 
 from . import ektm, mmoe, ple, shared_bottom, single_task
 from .embedding import group_input, touched_rows
+from .layers import rounded_products
 from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
@@ -55,7 +56,8 @@ def loss(config, info, output, batch):
 def gradients(config, info, weights, batch):
     """Outputs, (total, names, values) of the loss, and the gradient of each trained tensor; the embeddings' includes l2."""
     leaves = {name: w.clone().requires_grad_(name not in BUFFERS) for name, w in weights.items()}
-    output = forward(config, info, leaves, batch)
+    with rounded_products(config["precision"] == "bf16"):
+        output = forward(config, info, leaves, batch)
     total, names, values = loss(config, info, output, batch)
     total.backward()
     grads = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items() if name not in BUFFERS}

@@ -152,6 +152,22 @@ def test_same_seed_and_threads_same_bits_and_prefetch_has_no_influence(simulated
     assert (tmp_path / "no prefetch" / "model.safetensors").read_bytes() == (tmp_path / "one" / "model.safetensors").read_bytes()
 
 
+def test_bf16_gives_the_same_bits_again_and_goes_on(simulated, tmp_path):
+    """The run keeps the precision that it began with; `auto` in the config that resumes it is no contradiction."""
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=60)
+    bf16 = ["--set", "precision=bf16"]
+    for name in ("one", "two"):
+        succeed("train", config, "--output", tmp_path / name, "--quiet", *bf16)
+    expect_same_run(tmp_path / "two", tmp_path / "one")
+    stop_at(start("train", config, "--output", tmp_path / "cut", *bf16), tmp_path / "cut", 30, signal.SIGTERM)
+    succeed("train", config, "--output", tmp_path / "cut", "--resume")
+    expect_same_run(tmp_path / "cut", tmp_path / "one")
+    assert "precision: bf16" in (tmp_path / "cut" / "config.yaml").read_text()
+    refused = run("train", config, "--output", tmp_path / "cut", "--resume", "--set", "precision=f32")
+    assert refused.code == 1
+    assert "precision is f32 instead of bf16" in refused.err
+
+
 def test_another_seed_differs_in_every_large_tensor(simulated, tmp_path):
     config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=40)
     for seed in (1, 2):

@@ -118,6 +118,22 @@ TEST(Stepper, AnInfiniteNumberStopsBeforeAnyWeightChanged) {
   EXPECT_TRUE(at::equal(before, network.parameters().values()));
 }
 
+TEST(Stepper, Bf16IsDeterministicAndNearFloat32) {
+  const DatasetInfo info = toy_info("parallel");
+  auto train = [&](const std::string& precision) {
+    RunConfig config = config_for("{name: ektm}", {"precision=" + precision});
+    Network network(config, info);
+    Stepper stepper(network, config, 5);
+    for (int step = 0; step < 5; ++step) stepper.step(toy_batch(info, 16, step));
+    return network.score(toy_batch(info, 16, 9)).served;
+  };
+  const at::Tensor exact = train("f32"), rounded = train("bf16");
+  EXPECT_TRUE(at::equal(rounded, train("bf16")));
+  EXPECT_FALSE(at::equal(rounded, exact));
+  EXPECT_LT((rounded - exact).abs().max().item<double>(), 0.02);
+  EXPECT_TRUE(at::equal(exact, train("auto")));  // a Stepper takes what the trainer decided
+}
+
 TEST(LearningRate, WarmsUpAndFalls) {
   OptimizerConfig config;
   EXPECT_EQ(learning_rate_factor(config, 5, 10), 1);

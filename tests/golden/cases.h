@@ -75,6 +75,8 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"l2_and_decay", "parallel", {"model=" + mmoe, "embedding.l2=0.1", "optimizer.weight_decay=0.1"}});
   cases.push_back({"clip", "parallel", {"model=" + mmoe, "optimizer.clip_norm=0.05"}});
   cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
+  for (const auto& [name, model] : {std::pair{"mmoe", mmoe}, {"ektm", "{name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}})
+    cases.push_back({name + std::string("_bf16"), "parallel", {"model=" + model, "precision=bf16"}});
   return cases;
 }
 

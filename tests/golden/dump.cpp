@@ -101,6 +101,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
     Context context;
     context.training = true;
     network.parameters().zero_grad();
+    const PrecisionScope precision(config.precision == "bf16" ? Precision::Bf16 : Precision::F32);
     Network::Pass pass = network.forward(batches[0], context);
     LossTerms loss = network.model().loss(pass.output, make_targets(batches[0], tasks));
     add("output/logits", pass.output.logits);
