@@ -22,12 +22,12 @@ def forward(config, info, weights, batch):
     model, tasks = config["model"], len(info["tasks"])
     if model["name"] in MODELS:
         module = MODELS[model["name"]]
-        x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(module.groups(tasks))]
+        x = [group_input(info, batch, weights, g, config) for g in range(module.groups(tasks))]
         return {name: torch.stack(heads) for name, heads in module.forward(x, weights, model, info).items()}
     backbone_config = model["backbone"] if model["name"] == "ektm" else model
     assert not backbone_config["dropout"] and not model.get("transmitter_dropout"), "dropout is random: not part of the reference"
     backbone = BACKBONES[backbone_config["name"]]
-    x = [group_input(info, batch, weights[EMBEDDING], g, config["embedding"]["dim"]) for g in range(backbone.groups(tasks))]
+    x = [group_input(info, batch, weights, g, config) for g in range(backbone.groups(tasks))]
     features = backbone.features(x, weights, backbone_config, tasks, info)
     if model["name"] == "ektm":
         output = ektm.forward(features, weights, model, info["tasks"])

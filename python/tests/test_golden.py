@@ -180,6 +180,12 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.gamma", 1),
     ("task_weights", "loss.task_weights", {}),
     ("l2_and_decay", "embedding.l2", 0),
+    ("attention", "attention.normalize", "softmax"),
+    ("attention", "attention.targets", {}),
+    ("attention", "attention.targets", {"history": "last_item"}),
+    ("attention_softmax", "attention.normalize", "none"),
+    ("attention_softmax", "attention.targets", {"history": "last_item"}),
+    ("single_task_attention_softmax", "attention.normalize", "none"),
 ]
 OTHER_STEPS = [
     ("mmoe_parallel", "embedding.optimizer", "sgd"),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/yaml.h"
+#include "nn/attention.h"
 #include "nn/embedding.h"
 
 namespace ektm {
@@ -71,6 +72,7 @@ struct RunConfig {
   std::string precision = "auto";
   YAML::Node model;      // resolved: `name` and every key of that model
   EmbeddingConfig embedding;
+  AttentionConfig attention;
   OptimizerConfig optimizer;
   LossConfig loss;
   TrainSection train;
@@ -82,6 +84,7 @@ struct RunConfig {
             "of the factors of training's matrix products; weights, sums and everything else are float32, and so is scoring. auto = bf16 where the "
             "CPU multiplies such numbers faster (AMX, AVX512-BF16), else f32; a run keeps what it began with");
     v.group("embedding", embedding, "");
+    v.group("attention", attention, "");
     v.group("optimizer", optimizer, "");
     v.group("loss", loss, "");
     v.group("train", train, "");

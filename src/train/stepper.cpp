@@ -40,7 +40,7 @@ LossTerms Stepper::step(const Batch& batch) {
 
   EKTM_PROFILE("optimiser");
   const double rate = learning_rate_factor(config_, steps(), total_steps_);
-  const double embedding_squares = network_.embeddings().collect(batch, pass.x.grad());
+  const double embedding_squares = network_.collect(batch, pass);
   double scale = 1;
   if (config_.clip_norm > 0) {
     const double norm = std::sqrt(dense_.gradient_square_sum() + embedding_squares);

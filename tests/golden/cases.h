@@ -67,6 +67,15 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
   ektm("unbalanced", "lambda: 0.5, alpha: 2, gamma: 2, hard_balance: false");
   ektm("full_weight", "lambda: 0.5, share_weight: false");
+  // Attention over history (mean-pooled else) for the item, and over tags (sum-pooled else) for the user.
+  const std::string history = "attention.targets={history: item}", both = "attention.targets={history: last_item, tags: user}";
+  cases.push_back({"attention", "parallel", {"model=" + mmoe, history, "attention.hidden=[6]"}});
+  cases.push_back({"attention_softmax", "parallel", {"model=" + mmoe, both, "attention.hidden=[6, 5]", "attention.normalize=softmax"}});
+  cases.push_back({"attention_linear", "roots", {"model=" + mmoe, both, "attention.hidden=[]"}});
+  cases.push_back({"single_task_attention", "parallel", {"model=" + single, both, "attention.hidden=[6]"}});
+  cases.push_back({"single_task_attention_softmax", "sequential", {"model=" + single, history, "attention.hidden=[6]", "attention.normalize=softmax"}});
+  cases.push_back({"ektm_attention", "parallel",
+                   {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}", history, "attention.hidden=[6, 5]"}});
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
   cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
   cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
