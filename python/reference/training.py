@@ -3,6 +3,7 @@
 import torch
 
 from . import ektm, mmoe, ple, shared_bottom, single_task
+from .balancing import X, Balancer
 from .embedding import group_input, touched_rows
 from .layers import rounded_products
 from .losses import ektm_loss, standard_loss
@@ -17,17 +18,23 @@ EMBEDDING = "embedding.weights"
 BUFFERS = {"router.label_similarity"}  # saved, not trained
 
 
-def forward(config, info, weights, batch):
-    """Logits by head, each [heads,B]."""
+def inputs(config, info, weights, batch):
+    """[B,D] of each embedding group."""
     model, tasks = config["model"], len(info["tasks"])
+    module = MODELS.get(model["name"]) or BACKBONES[model["backbone"]["name"] if model["name"] == "ektm" else model["name"]]
+    return [group_input(info, batch, weights, g, config) for g in range(module.groups(tasks))]
+
+
+def forward(config, info, weights, batch, x=None):
+    """Logits by head, each [heads,B]. x: inputs(), where the caller wants its gradient."""
+    model, tasks = config["model"], len(info["tasks"])
+    x = inputs(config, info, weights, batch) if x is None else x
     if model["name"] in MODELS:
         module = MODELS[model["name"]]
-        x = [group_input(info, batch, weights, g, config) for g in range(module.groups(tasks))]
         return {name: torch.stack(heads) for name, heads in module.forward(x, weights, model, info).items()}
     backbone_config = model["backbone"] if model["name"] == "ektm" else model
     assert not backbone_config["dropout"] and not model.get("transmitter_dropout"), "dropout is random: not part of the reference"
     backbone = BACKBONES[backbone_config["name"]]
-    x = [group_input(info, batch, weights, g, config) for g in range(backbone.groups(tasks))]
     features = backbone.features(x, weights, backbone_config, tasks, info)
     if model["name"] == "ektm":
         output = ektm.forward(features, weights, model, info["tasks"])
@@ -66,6 +73,28 @@ def gradients(config, info, weights, batch):
     return {name: logits.detach() for name, logits in output.items()}, (total.detach(), names, values), grads
 
 
+def balanced_gradients(config, info, weights, batch, balancer, step):
+    """The gradient of each trained tensor, brought together from those of the tasks."""
+    names = [task["name"] for task in info["tasks"]]
+    given = config["loss"]["task_weights"] or {}
+    table = weights[EMBEDDING].clone().requires_grad_()
+    x = torch.stack(inputs(config, info, {EMBEDDING: table}, batch))
+    losses, grads = [], []
+    for task in names:
+        leaves = {name: w.clone().requires_grad_(name not in BUFFERS) for name, w in weights.items() if name != EMBEDDING}
+        leaves[X] = x.detach().clone().requires_grad_()
+        alone = {**config, "loss": {**config["loss"], "task_weights": {name: given.get(name, 1.0) * (name == task) for name in names}}}
+        total, _, _ = loss(alone, info, forward(alone, info, leaves, batch, leaves[X]), batch)
+        total.backward()
+        losses.append(float(total.detach()))
+        grads.append({name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in leaves.items() if name not in BUFFERS})
+    combined = balancer.combine(losses, grads, step)
+    (combined[EMBEDDING],) = torch.autograd.grad(x, table, combined.pop(X))
+    rows = touched_rows(info, batch)
+    combined[EMBEDDING][rows] += config["embedding"]["l2"] * weights[EMBEDDING][rows]
+    return combined
+
+
 def train(config, info, weights, batches, total_steps):
     """Weights after one step on each batch, and per tensor sum_k sensitivity_k * max|gradient_k| (see optimizers.py): by how
     much a weight moves when each gradient is wrong by its largest number."""
@@ -73,8 +102,14 @@ def train(config, info, weights, batches, total_steps):
     reach = {name: torch.zeros_like(w) for name, w in weights.items()}
     dense = Adam(config["optimizer"], config["optimizer"]["weight_decay"])
     rows_optimizer = embedding_optimizer(config["embedding"])
+    balancer = None
+    if config["loss"]["balance"] != "fixed":
+        balancer = Balancer(config["loss"], [task["name"] for task in info["tasks"]], config["seed"])
     for step, batch in enumerate(batches):
-        _, _, grads = gradients(config, info, weights, batch)
+        if balancer:
+            grads = balanced_gradients(config, info, weights, batch, balancer, step)
+        else:
+            _, _, grads = gradients(config, info, weights, batch)
         scale = clip_factor(grads.values(), config["optimizer"]["clip_norm"])
         factor = learning_rate_factor(config["optimizer"], step, total_steps)
         dense.start_step()

@@ -205,14 +205,31 @@ OTHER_STEPS = [
     ("warmup_cosine", "optimizer.schedule", "linear"),
     ("warmup_cosine", "optimizer.warmup_steps", 2),
     ("warmup_cosine", "optimizer.final_ratio", 0.2),
+    *((f"{method}_{model}", "loss.balance", "fixed")
+      for method in ("uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "mgda", "metabalance") for model in ("mmoe", "ektm")),
+    ("pcgrad_mmoe", "loss.balance", "cagrad"),
+    ("cagrad_mmoe", "loss.balance", "mgda"),
+    ("uncertainty_mmoe", "loss.balancing.learning_rate", 0.02),
+    ("dwa_mmoe", "loss.balancing.temperature", 1),
+    ("dwa_mmoe", "loss.balancing.window_steps", 2),
+    ("gradnorm_mmoe", "loss.balancing.learning_rate", 0.02),
+    ("gradnorm_mmoe", "loss.balancing.alpha", 20),
+    ("gradnorm_ektm", "loss.balancing.alpha", 20),
+    ("cagrad_mmoe", "loss.balancing.c", 0.3),
+    ("mgda_norm", "loss.balancing.normalize", "loss"),
+    ("metabalance_shrink", "loss.balancing.direction", "both"),
+    ("metabalance_shrink", "loss.balancing.target", "b"),
+    ("metabalance_shrink", "loss.balancing.relax", 0.4),
+    ("metabalance_shrink", "loss.balancing.decay", 0.4),
 ]
 
 
 def with_setting(config, key, value):
-    section, name = key.split(".")
-    assert config[section][name] != value
     config = copy.deepcopy(config)
-    config[section][name] = value
+    *sections, name = key.split(".")
+    place = functools.reduce(lambda part, section: part[section], sections, config)
+    assert place[name] != value
+    place[name] = value
     return config
 
 

@@ -168,6 +168,21 @@ def test_bf16_gives_the_same_bits_again_and_goes_on(simulated, tmp_path):
     assert "precision is f32 instead of bf16" in refused.err
 
 
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "pcgrad", "metabalance"])
+def test_loss_balancing_goes_on_where_it_was(simulated, tmp_path, method):
+    """With what each method has learned or averaged; the weights that it came to are in the history."""
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=60, validate_every_steps=20)
+    options = ["--set", f"loss.balance={method}", "--set", "loss.balancing.window_steps=9", "--quiet"]
+    succeed("train", config, "--output", tmp_path / "whole", *options)
+    stop_at(start("train", config, "--output", tmp_path / "cut", *options), tmp_path / "cut", 25, signal.SIGKILL)
+    succeed("train", config, "--output", tmp_path / "cut", "--resume", *options)
+    expect_same_run(tmp_path / "cut", tmp_path / "whole")
+    history = read_history(tmp_path / "whole")
+    tasks = set(history[-1]["train_loss"]) - {"total"}
+    assert all(line["balance"].keys() == {task for task in tasks if not task.endswith(".enhanced")} for line in history)
+    assert any(abs(weight - 1) > 1e-3 for weight in history[-1]["balance"].values())
+
+
 def test_another_seed_differs_in_every_large_tensor(simulated, tmp_path):
     config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=40)
     for seed in (1, 2):

@@ -14,7 +14,12 @@ namespace ektm {
 Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
     : network_(network), config_(config.optimizer),
       precision_(config.precision == "bf16" ? Precision::Bf16 : Precision::F32), seed_(static_cast<uint64_t>(config.seed)), total_steps_(total_steps),
-      dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {}
+      dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {
+  if (config.loss.balance == "fixed") return;
+  std::vector<std::string> tasks;
+  for (const auto& task : network.info().tasks) tasks.push_back(task.name);
+  balancer_ = std::make_unique<Balancer>(config.loss, tasks, network.parameters(), network.model().embedding_groups(), seed_);
+}
 
 double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
 
@@ -34,8 +39,12 @@ LossTerms Stepper::step(const Batch& batch) {
   }
   {
     EKTM_PROFILE("backward");
-    loss.total.backward();
-    network_.parameters().collect_grads();
+    if (balancer_) {
+      balancer_->backward(loss, pass.x, steps());
+    } else {
+      loss.total.backward();
+      network_.parameters().collect_grads();
+    }
   }
 
   EKTM_PROFILE("optimiser");
@@ -65,6 +74,8 @@ std::vector<std::pair<std::string, at::Tensor>> Stepper::state() const {
   auto tensors = network_.state(true);
   tensors.emplace_back("optimizer.m", dense_.m());
   tensors.emplace_back("optimizer.v", dense_.v());
+  if (balancer_)
+    for (auto& entry : balancer_->state()) tensors.push_back(std::move(entry));
   return tensors;
 }
 

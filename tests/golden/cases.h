@@ -86,6 +86,14 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
   for (const auto& [name, model] : {std::pair{"mmoe", mmoe}, {"ektm", "{name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}})
     cases.push_back({name + std::string("_bf16"), "parallel", {"model=" + model, "precision=bf16"}});
+  for (const std::string method : {"uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "mgda", "metabalance"}) {
+    const std::string balance = "loss={balance: " + method + ", balancing: {window_steps: 1}, task_weights: {click: 0.5}}";
+    cases.push_back({method + "_mmoe", "parallel", {"model=" + mmoe, balance}});
+    cases.push_back({method + "_ektm", "sequential", {"model={name: ektm, transmitter_hidden: [6], backbone: " + mmoe + "}", balance}});
+  }
+  cases.push_back({"mgda_norm", "parallel", {"model=" + mmoe, "loss={balance: mgda, balancing: {normalize: norm}}"}});
+  const std::string shrink = "{target: a, direction: shrink, relax: 0.5, decay: 0.5}";
+  cases.push_back({"metabalance_shrink", "parallel", {"model=" + mmoe, "loss={balance: metabalance, balancing: " + shrink + "}"}});
   return cases;
 }
 
