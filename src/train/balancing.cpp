@@ -351,40 +351,44 @@ at::Tensor Balancer::Part::maps() const {
   return rows.movedim(1 + map_dim, 0).reshape({sum.size(map_dim), rows.size(0), -1});
 }
 
-Balancer::Balancer(const LossConfig& config, const std::vector<std::string>& tasks, ParameterStore& parameters, int64_t groups, uint64_t seed)
+Balancer::Balancer(const LossConfig& config, const std::vector<std::string>& tasks, ParameterStore& parameters, int64_t leaf_maps, uint64_t seed)
     : parameters_(parameters), weights_(tasks.size(), 1.0) {
-  int64_t maps = groups;
+  int64_t maps = leaf_maps;
   for (const auto& entry : parameters.entries())
     if (entry.trainable) maps += maps_of(entry.tensor, entry.map_dim);
   method_ = make_method(config, tasks, maps, seed);
 }
 
-void Balancer::backward(const LossTerms& loss, const at::Tensor& x, int64_t step) {
+void Balancer::backward(const LossTerms& loss, const std::vector<Leaf>& leaves, int64_t step) {
   BalanceInput input;
   input.step = step;
   const at::Tensor losses = loss.task_losses.detach().to(at::kDouble).contiguous();
   EKTM_CHECK(losses.numel() == static_cast<int64_t>(weights_.size()));
   input.losses.assign(losses.const_data_ptr<double>(), losses.const_data_ptr<double>() + losses.numel());
-  if (method_->uses_gradients()) return backward_of_each(loss, x, std::move(input));
+  if (method_->uses_gradients()) return backward_of_each(loss, leaves, std::move(input));
   const at::Tensor weights = method_->weigh(input);
   weights_.assign(weights.const_data_ptr<double>(), weights.const_data_ptr<double>() + weights.numel());
   (loss.task_losses * weights.to(loss.task_losses.dtype())).sum().backward();
   parameters_.collect_grads();
 }
 
-void Balancer::backward_of_each(const LossTerms& loss, const at::Tensor& x, BalanceInput input) {
+void Balancer::backward_of_each(const LossTerms& loss, const std::vector<Leaf>& leaves, BalanceInput input) {
   const int64_t tasks = static_cast<int64_t>(weights_.size());
   const at::Tensor& grads = parameters_.grads();
   if (!rows_.defined()) rows_ = at::empty({tasks, grads.numel()}, grads.options());
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.insert(shape.begin(), tasks);
-  const at::Tensor x_rows = at::zeros(shape, x.options().requires_grad(false));
+  std::vector<at::Tensor> leaf_rows;
+  for (const Leaf& leaf : leaves) {
+    std::vector<int64_t> shape = leaf.tensor.sizes().vec();
+    shape.insert(shape.begin(), tasks);
+    leaf_rows.push_back(at::zeros(shape, leaf.tensor.options().requires_grad(false)));
+  }
   for (int64_t t = 0; t < tasks; ++t) {
     parameters_.zero_grad();
-    x.mutable_grad() = at::Tensor();
+    for (const Leaf& leaf : leaves) leaf.tensor.mutable_grad() = at::Tensor();
     loss.task_losses[t].backward({}, /*retain_graph=*/t + 1 < tasks);
     parameters_.collect_grads(rows_[t]);
-    if (x.grad().defined()) x_rows[t].copy_(x.grad());
+    for (size_t i = 0; i < leaves.size(); ++i)
+      if (leaves[i].tensor.grad().defined()) leaf_rows[i][t].copy_(leaves[i].tensor.grad());
   }
 
   std::vector<Part> parts;
@@ -397,8 +401,10 @@ void Balancer::backward_of_each(const LossTerms& loss, const at::Tensor& x, Bala
     parts.push_back({rows_.narrow(1, first, size).view(with_tasks), grads.narrow(0, first, size).view(entry.tensor.sizes()), entry.map_dim});
     first += size;
   }
-  x.mutable_grad() = at::empty(x.sizes(), x_rows.options());
-  parts.push_back({x_rows, x.grad(), 0});
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    leaves[i].tensor.mutable_grad() = at::empty(leaves[i].tensor.sizes(), leaf_rows[i].options());
+    parts.push_back({leaf_rows[i], leaves[i].tensor.grad(), leaves[i].map_dim});
+  }
 
   std::vector<at::Tensor> products;
   for (const Part& part : parts) {

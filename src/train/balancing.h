@@ -38,11 +38,16 @@ class BalancingMethod {
 
 class Balancer {
  public:
-  // `groups`: G of x. Error Config for a target that is no task. config.balance is not "fixed".
-  Balancer(const LossConfig& config, const std::vector<std::string>& tasks, ParameterStore& parameters, int64_t groups, uint64_t seed);
+  // `leaf_maps`: maps of the leaves together. Error Config for a target that is no task. config.balance is not "fixed".
+  Balancer(const LossConfig& config, const std::vector<std::string>& tasks, ParameterStore& parameters, int64_t leaf_maps, uint64_t seed);
 
-  // In place of total.backward(): fills parameters.grads() and the gradient of x [G,B,D] for step number `step`. zero_grad() went before.
-  void backward(const LossTerms& loss, const at::Tensor& x, int64_t step);
+  // What the model was given, whose gradients go to the embeddings; map_dim: the dimension of the groups, -1 without.
+  struct Leaf {
+    at::Tensor tensor;
+    int64_t map_dim;
+  };
+  // In place of total.backward(): fills parameters.grads() and the gradients of the leaves for step number `step`. zero_grad() went before.
+  void backward(const LossTerms& loss, const std::vector<Leaf>& leaves, int64_t step);
 
   // [K]: by what the gradients of the last step were multiplied in shared maps; where factors differ by map, the ratio of norms.
   const std::vector<double>& weights() const { return weights_; }
@@ -55,7 +60,7 @@ class Balancer {
     int64_t map_dim;
     at::Tensor maps() const;  // rows as [E,K,n]
   };
-  void backward_of_each(const LossTerms& loss, const at::Tensor& x, BalanceInput input);
+  void backward_of_each(const LossTerms& loss, const std::vector<Leaf>& leaves, BalanceInput input);
 
   std::unique_ptr<BalancingMethod> method_;
   ParameterStore& parameters_;

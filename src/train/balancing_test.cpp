@@ -66,7 +66,7 @@ class Quadratic {
     at::Tensor x = at::zeros({1, 1, 1}, at::kDouble);
     x.set_requires_grad(true);
     store_.zero_grad();
-    balancer_->backward(loss, x, step_++);
+    balancer_->backward(loss, {{x, 0}}, step_++);
     const double* numbers = store_.grads().const_data_ptr<double>();
     own_gradients.assign(numbers + width_, numbers + width_ + tasks_);
     return {numbers, numbers + width_};
@@ -349,7 +349,7 @@ TEST(MetaBalance, EachMapHasItsOwnNorms) {
   LossTerms loss;
   loss.task_losses = at::stack({stack[0][0][0] * 2 + stack[1][0][0] * 5 + alone[0] * 7, stack[0][0][0] * 6 + stack[1][0][0] * 10});
   store.zero_grad();
-  balancer.backward(loss, x, 0);
+  balancer.backward(loss, {{x, 0}}, 0);
   const double* grads = store.grads().const_data_ptr<double>();
   expect_near({grads, grads + 3}, {6 + 6, 10 + 10, 7});
 }
@@ -478,7 +478,7 @@ struct OneBatch {
     context.training = true;
     network.parameters().zero_grad();
     const Network::Pass pass = network.forward(batch, context);
-    balancer.backward(network.model().loss(pass.output, make_targets(batch, 4)), pass.x, 0);
+    balancer.backward(network.model().loss(pass.output, make_targets(batch, 4)), {{pass.x, 0}}, 0);
     if (weights) *weights = balancer.weights();
     return {network.parameters().grads().clone(), pass.x.grad().clone()};
   }

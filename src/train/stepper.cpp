@@ -18,7 +18,10 @@ Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
   if (config.loss.balance == "fixed") return;
   std::vector<std::string> tasks;
   for (const auto& task : network.info().tasks) tasks.push_back(task.name);
-  balancer_ = std::make_unique<Balancer>(config.loss, tasks, network.parameters(), network.model().embedding_groups(), seed_);
+  // The groups of x, and for each sequence under attention its values and the groups of its query.
+  const int64_t groups = network.model().embedding_groups(), sequences = static_cast<int64_t>(config.attention.targets.size());
+  const int64_t leaf_maps = groups + sequences * (1 + groups);
+  balancer_ = std::make_unique<Balancer>(config.loss, tasks, network.parameters(), leaf_maps, seed_);
 }
 
 double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
@@ -40,7 +43,10 @@ LossTerms Stepper::step(const Batch& batch) {
   {
     EKTM_PROFILE("backward");
     if (balancer_) {
-      balancer_->backward(loss, pass.x, steps());
+      std::vector<Balancer::Leaf> leaves{{pass.x, 0}};
+      for (const at::Tensor& values : pass.values) leaves.push_back({values, -1});
+      for (const at::Tensor& query : pass.queries) leaves.push_back({query, 0});
+      balancer_->backward(loss, leaves, steps());
     } else {
       loss.total.backward();
       network_.parameters().collect_grads();
