@@ -2,7 +2,7 @@
 
 import torch
 
-from . import ektm, mmoe, ple, shared_bottom, single_task
+from . import cross_stitch, ektm, mmoe, omoe, ple, shared_bottom, single_task
 from .balancing import X, Balancer
 from .embedding import group_input, touched_rows
 from .layers import rounded_products
@@ -10,7 +10,8 @@ from .losses import ektm_loss, standard_loss
 from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_factor
 
 # groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
-BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "mmoe": mmoe, "ple": ple}
+BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe": omoe, "mmoe": mmoe, "ple": ple,
+             "cross_stitch": cross_stitch}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
 MODELS = {}

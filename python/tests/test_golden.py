@@ -178,6 +178,7 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.lambda", 1),
     ("ektm_weights", "model.alpha", 1),
     ("ektm_weights", "model.gamma", 1),
+    ("cross_stitch_silu", "model.activation", "gelu"),
     ("task_weights", "loss.task_weights", {}),
     ("l2_and_decay", "embedding.l2", 0),
     ("attention", "attention.normalize", "softmax"),

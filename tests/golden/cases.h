@@ -25,13 +25,18 @@ inline std::vector<GoldenCase> golden_cases() {
   const std::string single = "{name: single_task, hidden: [8, 5]}";
   const std::string bottom = "{name: shared_bottom, bottom_hidden: [8, 6], tower_hidden: [5]}";
   const std::string ple = "{name: ple, levels: 2, task_experts: 2, shared_experts: 1, " + sizes + "}";
+  const std::string omoe = "{name: omoe, experts: 3, " + sizes + "}";
+  const std::string stitch = "{name: cross_stitch, hidden: [8, 6]}";
   std::vector<GoldenCase> cases;
   for (const std::string chain : {"parallel", "sequential", "roots"}) {
     cases.push_back({"single_task_" + chain, chain, {"model=" + single}});
     cases.push_back({"shared_bottom_" + chain, chain, {"model=" + bottom}});
     cases.push_back({"mmoe_" + chain, chain, {"model=" + mmoe}});
     cases.push_back({"ple_" + chain, chain, {"model=" + ple}});
-    for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple}})
+    cases.push_back({"omoe_" + chain, chain, {"model=" + omoe}});
+    cases.push_back({"cross_stitch_" + chain, chain, {"model=" + stitch}});
+    for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple},
+                                         {"omoe", omoe}, {"cross_stitch", stitch}})
       cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
   }
   for (const std::string chain : {"one", "two_roots"})
@@ -40,6 +45,7 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"single_task_linear", "parallel", {"model={name: single_task, hidden: []}"}});
   cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
   cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
+  cases.push_back({"cross_stitch_silu", "parallel", {"model={name: cross_stitch, hidden: [8, 7, 6], activation: silu}"}});
   auto ektm = [&](const std::string& name, const std::string& keys) {
     cases.push_back({"ektm_" + name, "parallel", {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + ", " + keys + "}"}});
   };
