@@ -2,7 +2,7 @@
 
 import torch
 
-from . import cross_stitch, ektm, mmoe, omoe, ple, shared_bottom, single_task
+from . import aitm, cross_stitch, dcmt, ektm, escm2, esmm, mmoe, omoe, ple, shared_bottom, single_task
 from .balancing import X, Balancer
 from .embedding import group_input, touched_rows
 from .layers import rounded_products
@@ -11,10 +11,10 @@ from .optimizers import Adam, clip_factor, embedding_optimizer, learning_rate_fa
 
 # groups(tasks), features(x, weights, config, tasks, info) -> K tensors [B,d]
 BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe": omoe, "mmoe": mmoe, "ple": ple,
-             "cross_stitch": cross_stitch}
+             "cross_stitch": cross_stitch, "aitm": aitm}
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
-MODELS = {}
+MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dcmt": dcmt}
 EMBEDDING = "embedding.weights"
 BUFFERS = {"router.label_similarity"}  # saved, not trained
 

@@ -21,6 +21,7 @@ std::vector<Entry> entries() {
       if (entry.name != "ektm") all.push_back({"{name: " + entry.name + "}", chain});
     for (const auto& backbone : backbone_names()) all.push_back({"{name: ektm, backbone: {name: " + backbone + "}}", chain});
   }
+  all.push_back({"{name: dcmt, self_normalize: false}", "parallel"});
   for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "detach_sources: false", "hard: hinge",
                            "hard: focal", "enhanced: false"})
     all.push_back({std::string("{name: ektm, ") + keys + "}", "parallel"});
@@ -71,6 +72,7 @@ TEST_P(Conformance, GradientsEqualFiniteDifferences) {
     config.model["detach_sources"] = false;
     if (config.model["hard"].as<std::string>() != "focal") config.model["hard"] = "none";
   }
+  if (config.model["stop_gradients"]) config.model["stop_gradients"] = false;
   ParameterStore store(3, at::kDouble);
   ModelSpec spec;
   spec.tasks = info_.tasks;

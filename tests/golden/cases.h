@@ -27,6 +27,7 @@ inline std::vector<GoldenCase> golden_cases() {
   const std::string ple = "{name: ple, levels: 2, task_experts: 2, shared_experts: 1, " + sizes + "}";
   const std::string omoe = "{name: omoe, experts: 3, " + sizes + "}";
   const std::string stitch = "{name: cross_stitch, hidden: [8, 6]}";
+  const std::string aitm = "{name: aitm, hidden: [8, 6]}";
   std::vector<GoldenCase> cases;
   for (const std::string chain : {"parallel", "sequential", "roots"}) {
     cases.push_back({"single_task_" + chain, chain, {"model=" + single}});
@@ -35,8 +36,12 @@ inline std::vector<GoldenCase> golden_cases() {
     cases.push_back({"ple_" + chain, chain, {"model=" + ple}});
     cases.push_back({"omoe_" + chain, chain, {"model=" + omoe}});
     cases.push_back({"cross_stitch_" + chain, chain, {"model=" + stitch}});
+    cases.push_back({"aitm_" + chain, chain, {"model=" + aitm}});
+    for (const std::string name : {"esmm", "dcmt"}) cases.push_back({name + "_" + chain, chain, {"model={name: " + name + ", hidden: [8, 6]}"}});
+    for (const std::string name : {"escm2_ipw", "escm2_dr"})
+      cases.push_back({name + "_" + chain, chain, {"model={name: " + name + ", hidden: [8, 6], clip: 0.2}"}});
     for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple},
-                                         {"omoe", omoe}, {"cross_stitch", stitch}})
+                                         {"omoe", omoe}, {"cross_stitch", stitch}, {"aitm", aitm}})
       cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
   }
   for (const std::string chain : {"one", "two_roots"})
@@ -46,6 +51,19 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
   cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
   cases.push_back({"cross_stitch_silu", "parallel", {"model={name: cross_stitch, hidden: [8, 7, 6], activation: silu}"}});
+  cases.push_back({"aitm_silu", "two_roots", {"model={name: aitm, hidden: [8, 6], activation: silu, constraint: 0.3}"}});
+  cases.push_back({"esmm_two_roots", "two_roots", {"model={name: esmm, hidden: []}"}, true});
+  cases.push_back({"esmm_task_weights", "parallel", {"model={name: esmm, hidden: [8, 6]}", "loss.task_weights={click: 0.5, b: 3}"}});
+  cases.push_back({"escm2_ipw_weights", "sequential", {"model={name: escm2_ipw, hidden: [8, 6], lambda_c: 0.3, lambda_g: 2, clip: 0.4}"}, true});
+  cases.push_back({"escm2_ipw_attached", "two_roots", {"model={name: escm2_ipw, hidden: [8, 6], stop_gradients: false}"}});
+  cases.push_back({"escm2_dr_weights", "two_roots",
+                   {"model={name: escm2_dr, hidden: [8, 6], lambda_c: 0.3, lambda_g: 2, lambda_i: 0.7, clip: 0.4}"}, true});
+  cases.push_back({"escm2_dr_attached", "parallel", {"model={name: escm2_dr, hidden: [8, 6], stop_gradients: false}"}});
+  cases.push_back({"dcmt_weights", "two_roots",
+                   {"model={name: dcmt, hidden: [8, 6], cvr_weight: 0.3, path_weight: 2, lambda: 0.5, clip: 0.45}"}, true});
+  cases.push_back({"dcmt_not_normalized", "parallel",
+                   {"model={name: dcmt, hidden: [8, 6], self_normalize: false}", "loss.task_weights={click: 0.5, b: 3}"}, true});
+  cases.push_back({"dcmt_attached", "sequential", {"model={name: dcmt, hidden: [8, 6], stop_gradients: false, lambda: 0.5}"}});
   auto ektm = [&](const std::string& name, const std::string& keys) {
     cases.push_back({"ektm_" + name, "parallel", {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + ", " + keys + "}"}});
   };
