@@ -68,11 +68,14 @@ void run(const Arguments& arguments) {
     print_matrix("router: mean s^ (row: the task that learns; column: the task that teaches)", tasks, tasks.get<std::vector<std::string>>(),
                  inspected["similarity"]["matrix"]);
   }
-  if (inspected.contains("gates")) {
-    std::printf("\ntransmitter gates: mean opening (0 = closed, 1 = open)\n");
+  auto print_tasks = [&](const char* key, const char* title) {
+    if (!inspected.contains(key)) return;
+    std::printf("\n%s\n", title);
     for (const auto& task : predictor.info().tasks)
-      if (inspected["gates"].contains(task.name)) std::printf("  %-24s %6.3f\n", task.name.c_str(), inspected["gates"][task.name].get<double>());
-  }
+      if (inspected[key].contains(task.name)) std::printf("  %-24s %6.3f\n", task.name.c_str(), inspected[key][task.name].get<double>());
+  };
+  print_tasks("gates", "transmitter gates: mean opening (0 = closed, 1 = open)");
+  print_tasks("clipped_propensities", "share of rows whose propensity is clipped");
   if (inspected.contains("expert_gates")) {
     const auto& matrix = inspected["expert_gates"]["matrix"];
     std::vector<std::string> columns;

@@ -6,7 +6,6 @@
 #include <arrow/io/compressed.h>
 #include <arrow/io/file.h>
 #include <arrow/util/compression.h>
-#include <malloc.h>
 #include <parquet/arrow/reader.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -26,6 +25,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "data/arrow_check.h"
 #include "data/prepare.h"
 #include "metrics/text_table.h"
@@ -154,6 +154,16 @@ Json measure_prepare(const TemporaryFolder& folder, const std::string& format, i
 }
 
 // What bounds prepare: the same train file by readers alone, in one thread.
+Json read_all(arrow::RecordBatchReader& reader, const fs::path& file) {
+  int64_t rows = 0;
+  for (std::shared_ptr<arrow::RecordBatch> batch;;) {
+    checked_io(reader.ReadNext(&batch), file.string());
+    if (!batch) break;
+    rows += batch->num_rows();
+  }
+  return {{"rows", rows}};
+}
+
 Json read_by_arrow_csv(const fs::path& file) {
   auto source = checked_io(arrow::io::ReadableFile::Open(file.string()), file.string());
   auto read = arrow::csv::ReadOptions::Defaults();
@@ -165,13 +175,7 @@ Json read_by_arrow_csv(const fs::path& file) {
   convert.check_utf8 = false;
   auto reader =
       checked_io(arrow::csv::StreamingReader::Make(arrow::io::default_io_context(), source, read, parse, convert), file.string());
-  int64_t rows = 0;
-  for (std::shared_ptr<arrow::RecordBatch> batch;;) {
-    checked_io(reader->ReadNext(&batch), file.string());
-    if (!batch) break;
-    rows += batch->num_rows();
-  }
-  return {{"rows", rows}};
+  return read_all(*reader, file);
 }
 
 Json read_by_arrow_parquet(const fs::path& file) {
@@ -179,22 +183,13 @@ Json read_by_arrow_parquet(const fs::path& file) {
   auto reader = checked_io(parquet::arrow::OpenFile(source, arrow::default_memory_pool()), file.string());
   reader->set_use_threads(false);
   auto batches = checked_io(reader->GetRecordBatchReader(), file.string());
-  int64_t rows = 0;
-  for (std::shared_ptr<arrow::RecordBatch> batch;;) {
-    checked_io(batches->ReadNext(&batch), file.string());
-    if (!batch) break;
-    rows += batch->num_rows();
-  }
-  return {{"rows", rows}};
+  return read_all(*batches, file);
 }
 
 // The columns that prepare needs, as texts, no more.
 Json read_by_raw_reader(const fs::path& folder, const fs::path& file) {
   const Schema schema = load_schema(folder / "schema.yaml");
-  std::vector<std::string> columns = feature_columns(schema);
-  const std::vector<std::string> others = other_columns(schema);
-  columns.insert(columns.end(), others.begin(), others.end());
-  RawReader reader({{file.string()}}, schema, columns, {});
+  RawReader reader({{file.string()}}, schema, needed_columns(schema), {});
   int64_t rows = 0;
   for (RawChunk chunk; reader.next(chunk);) rows += chunk.rows();
   return {{"rows", rows}};
@@ -290,9 +285,7 @@ void run(int64_t rows, int64_t repeats, const fs::path& parent) {
 }  // namespace ektm
 
 int main(int argc, char** argv) {
-  // As in the program ektm: buffers are kept instead of given back to the kernel.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, -1);
+  ektm::keep_freed_memory();  // as the program ektm does
   CLI::App app{"Speed of `ektm prepare` on simulated logs as CSV, CSV.gz and Parquet, in MB of the CSV text"};
   int64_t rows = 1'400'000, repeats = 3;
   std::string folder = std::filesystem::temp_directory_path();

@@ -117,6 +117,7 @@ int run(int argc, char** argv) {
   app.add_option("--dim", size.dim, "numbers in an embedding")->check(CLI::Range(1, 1024));
   app.add_option("--rows", size.rows, "of all tables together")->check(CLI::Range(100, 2000000000));
   app.add_option("--conversions", size.conversions)->check(CLI::Range(1, 100));
+  app.add_option("--precision", size.precision, "of the step's products; the limit stays that of float32")->check(CLI::IsMember({"f32", "bf16"}));
   app.add_option("--steps", steps, "timed for each model, in three rounds that alternate")->check(CLI::Range(3, 100000));
   app.add_flag("--short", brief, "small and quick, for CI");
   app.footer("Example:\n  bench_roofline --batch 4096 --threads 2");
@@ -141,7 +142,7 @@ int run(int argc, char** argv) {
       for (double time : trainings[m]->time(steps / 3)) times[m].push_back(time);
 
   nlohmann::json json = {{"benchmark", "roofline"}, {"threads", threads}, {"batch", size.batch}, {"fields", size.fields}, {"dim", size.dim}, {"rows", size.rows},
-                         {"conversions", size.conversions}};
+                         {"conversions", size.conversions}, {"precision", size.precision}};
   std::vector<std::map<Shape, int64_t>> products;
   for (auto& training : trainings) products.push_back(products_of_a_step(*training));
   const double stream = stream_rate(threads);
@@ -164,8 +165,8 @@ int run(int argc, char** argv) {
     json["models"][models[m].first] = {{"samples_per_s", static_cast<double>(size.batch) / step}, {"step_ms", step * 1e3}, {"products_ms", product_seconds * 1e3},
                                        {"bytes_ms", byte_seconds * 1e3}, {"share_of_limit", limit / step}};
   }
-  std::printf("A step of %s rows, %ld fields of %ld numbers, %ld tasks, %ld threads, float32; STREAM triad %.1f GB/s\n%s\n", with_commas(size.batch).c_str(),
-              size.fields, size.dim, size.conversions + 1, threads, stream / 1e9, table.to_string().c_str());
+  std::printf("A step of %s rows, %ld fields of %ld numbers, %ld tasks, %ld threads, %s; STREAM triad %.1f GB/s\n%s\n", with_commas(size.batch).c_str(),
+              size.fields, size.dim, size.conversions + 1, threads, size.precision.c_str(), stream / 1e9, table.to_string().c_str());
   const double ratio = median(times[4]) / median(times[2]);
   std::printf("ektm(mmoe) takes %.1f %% more time a step than mmoe.\n\n", 100 * (ratio - 1));
   json["ektm_over_backbone"] = ratio;

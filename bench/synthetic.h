@@ -51,6 +51,7 @@ struct ProblemSize {
   int64_t fields = 23, dim = 16, rows = 1000000;  // rows of all tables together
   int64_t conversions = 6, batch = 4096;
   int64_t batches = 16;  // that the steps go round
+  std::string precision = "f32";
 };
 
 struct Problem {
@@ -92,7 +93,7 @@ struct Training {
 
   // `model`: YAML.
   Training(const Problem& problem_in, const ProblemSize& size, const std::string& model)
-      : config(parse_run_config(parse_yaml(fmt::format("embedding: {{dim: {}}}", size.dim), "benchmark"), "benchmark", {"model=" + model})),
+      : config(parse_run_config(parse_yaml(fmt::format("embedding: {{dim: {}}}", size.dim), "benchmark"), "benchmark", {"model=" + model, "precision=" + size.precision})),
         network(config, problem_in.info), stepper(network, config, 1 << 30), problem(problem_in) {}
 
   void step() { stepper.step(problem.batches[next++ % problem.batches.size()]); }

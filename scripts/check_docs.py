@@ -250,7 +250,7 @@ def main():
     if not EKTM.exists():
         sys.exit(f"{EKTM} does not exist. Build it, or set EKTM_BUILD to the build folder that has bin/ektm.")
     found = list(check_generated(arguments.write))
-    pages = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    pages = ["README.md", "CHANGELOG.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
     for page in map(read_page, pages):
         for check in (check_links, check_commands, check_yaml):
             found += check(page)

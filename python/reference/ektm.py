@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .layers import mlp, stacked_linear
+from .layers import mlp, product, rounded_products, stacked_linear
 
 
 def roots_and_conversions(tasks):
@@ -18,8 +18,8 @@ def roots_and_conversions(tasks):
 def similarities(own, sources, i, weights, config):
     """s^_i [B,T] of CVR task i: own feature [B,d], sources: T features [B,d]."""
     if config["similarity"] == "dot":
-        query = own @ weights["router.query"]
-        scores = [(query * (source @ weights["router.key"])).sum(1) / math.sqrt(config["similarity_width"]) for source in sources]
+        query = product(own, weights["router.query"])
+        scores = [(query * (product(source, weights["router.key"]))).sum(1) / math.sqrt(config["similarity_width"]) for source in sources]
     elif config["similarity"] == "cosine":
         scores = [(F.normalize(own, dim=1, eps=1e-8) * F.normalize(source, dim=1, eps=1e-8)).sum(1) for source in sources]
     elif config["similarity"] == "label":
@@ -45,7 +45,8 @@ def packet(own, i, roots, conversions, weights, config):
 
 
 def head(h, weights, name, i):
-    return stacked_linear(h, weights, name, i)[:, 0]
+    with rounded_products(False):
+        return stacked_linear(h, weights, name, i)[:, 0]
 
 
 def forward(features, weights, config, tasks):

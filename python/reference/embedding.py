@@ -2,6 +2,8 @@
 
 import torch
 
+from .attention import attended
+
 
 def first_rows(info):
     """Row of the whole tensor at which each table starts."""
@@ -27,15 +29,21 @@ def columns(info, dim):
     return embedded + [(name, slice(first + k, first + k + 1), False) for k, name in enumerate(info["numbers"])]
 
 
-def group_input(info, batch, table, group, dim):
-    """x_g [B,D]: the embeddings of the single-valued fields, the pooled bags, the numbers. table [R, groups * dim]."""
-    starts = first_rows(info)
-    own = table[:, group * dim : (group + 1) * dim]
+def group_input(info, batch, weights, group, config):
+    """x_g [B,D]: the embeddings of the single-valued fields, the pooled bags, the numbers. weights: embedding.weights
+    [R, groups * dim], and those of attention."""
+    starts, dim = first_rows(info), config["embedding"]["dim"]
+    own = weights["embedding.weights"][:, group * dim : (group + 1) * dim]
     parts = [own[batch.ids[:, f] + starts[field["table"]]] for f, field in enumerate(info["fields"])]
+    by_name = {field["name"]: part for field, part in zip(info["fields"], parts)}
     for bag, (offsets, values) in zip(info["bags"], batch.bags):
+        target = config["attention"]["targets"].get(bag["name"])
         pooled = []
         for b in range(len(offsets) - 1):
             rows = own[values[offsets[b] : offsets[b + 1]] + starts[bag["table"]]]
-            pooled.append(rows.sum(0) if bag["sum"] else rows.mean(0))
+            if target:
+                pooled.append(attended(rows, by_name[target][b], weights, "attention." + bag["name"], group, config["attention"]))
+            else:
+                pooled.append(rows.sum(0) if bag["sum"] else rows.mean(0))
         parts.append(torch.stack(pooled))
     return torch.cat(parts + [batch.numbers], dim=1)

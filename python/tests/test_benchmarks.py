@@ -17,6 +17,8 @@ def programs():
     return {
         "ingest": ["bench_ingest", "--short"],
         "roofline": ["bench_roofline", "--short"],
+        "roofline_bf16": ["bench_roofline", "--short", "--precision", "bf16"],
+        "memory": ["bench_memory", "--short"],
         "scaling": ["bench_scaling", "--short"],
         "scaling_ektm": ["bench_scaling", "--short", "--model", "ektm"],
         "embedding": ["bench_embedding", "--rows", "10000", "--batch", "256", "--steps", "5"],

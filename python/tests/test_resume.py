@@ -155,6 +155,37 @@ def test_same_seed_and_threads_same_bits_and_prefetch_has_no_influence(simulated
     assert (tmp_path / "no prefetch" / "model.safetensors").read_bytes() == (tmp_path / "one" / "model.safetensors").read_bytes()
 
 
+def test_bf16_gives_the_same_bits_again_and_goes_on(simulated, tmp_path):
+    """The run keeps the precision that it began with; `auto` in the config that resumes it is no contradiction."""
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=60)
+    bf16 = ["--set", "precision=bf16"]
+    for name in ("one", "two"):
+        succeed("train", config, "--output", tmp_path / name, "--quiet", *bf16)
+    expect_same_run(tmp_path / "two", tmp_path / "one")
+    stop_at(start("train", config, "--output", tmp_path / "cut", *bf16), tmp_path / "cut", 30, signal.SIGTERM)
+    succeed("train", config, "--output", tmp_path / "cut", "--resume")
+    expect_same_run(tmp_path / "cut", tmp_path / "one")
+    assert "precision: bf16" in (tmp_path / "cut" / "config.yaml").read_text()
+    refused = run("train", config, "--output", tmp_path / "cut", "--resume", "--set", "precision=f32")
+    assert refused.code == 1
+    assert "precision is f32 instead of bf16" in refused.err
+
+
+@pytest.mark.parametrize("method", ["uncertainty", "dwa", "gradnorm", "pcgrad", "metabalance"])
+def test_loss_balancing_goes_on_where_it_was(simulated, tmp_path, method):
+    """With what each method has learned or averaged; the weights that it came to are in the history."""
+    config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=60, validate_every_steps=20)
+    options = ["--set", f"loss.balance={method}", "--set", "loss.balancing.window_steps=9", "--quiet"]
+    succeed("train", config, "--output", tmp_path / "whole", *options)
+    stop_at(start("train", config, "--output", tmp_path / "cut", *options), tmp_path / "cut", 25, signal.SIGKILL)
+    succeed("train", config, "--output", tmp_path / "cut", "--resume", *options)
+    expect_same_run(tmp_path / "cut", tmp_path / "whole")
+    history = read_history(tmp_path / "whole")
+    tasks = set(history[-1]["train_loss"]) - {"total"}
+    assert all(line["balance"].keys() == {task for task in tasks if not task.endswith(".enhanced")} for line in history)
+    assert any(abs(weight - 1) > 1e-3 for weight in history[-1]["balance"].values())
+
+
 def test_another_seed_differs_in_every_large_tensor(simulated, tmp_path):
     config = configure(tmp_path, simulated, "ektm, dropout, cosine", max_steps=40)
     for seed in (1, 2):

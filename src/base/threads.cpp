@@ -58,7 +58,7 @@ class Pool {
 
   void run(int64_t chunks, void (*body)(void*, int64_t), void* context) {
     std::unique_lock lock(mutex_, std::try_to_lock);
-    if (inside || !lock.owns_lock()) {
+    if (inside || workers_.empty() || !lock.owns_lock()) {
       for (int64_t c = 0; c < chunks; ++c) body(context, c);
       return;
     }
@@ -87,12 +87,12 @@ class Pool {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (ticket >> 32 == job && static_cast<uint32_t>(ticket) > 0) {
       if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acquire, std::memory_order_acquire)) continue;
-      const uint32_t chunks = chunks_;
+      const uint32_t chunks = chunks_, chunk = chunks - static_cast<uint32_t>(ticket);
       try {
-        body_(context_, chunks - static_cast<uint32_t>(ticket));
+        body_(context_, chunk);
       } catch (...) {
         std::lock_guard lock(error_mutex_);
-        if (!error_) error_ = std::current_exception();
+        if (!error_ || chunk < error_chunk_) error_ = std::current_exception(), error_chunk_ = chunk;
       }
       if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == chunks) done_.notify_all();
       ticket = ticket_.load(std::memory_order_acquire);
@@ -128,7 +128,8 @@ class Pool {
   void (*body_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   uint32_t chunks_ = 0;
-  std::exception_ptr error_;
+  std::exception_ptr error_;  // of the first chunk that failed
+  uint32_t error_chunk_ = 0;
 };
 
 Pool& pool() {
@@ -144,5 +145,18 @@ int threads() { return pool().size(); }
 namespace detail {
 void run_chunks(int64_t chunks, void (*body)(void*, int64_t), void* context) { pool().run(chunks, body, context); }
 }  // namespace detail
+
+struct ThreadPool::State {
+  Pool pool;
+};
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) { state_->pool.resize(threads); }
+ThreadPool::~ThreadPool() = default;
+
+void ThreadPool::run(int64_t count, const std::function<void(int64_t)>& task) {
+  state_->pool.run(
+      count, [](void* context, int64_t i) { (*static_cast<const std::function<void(int64_t)>*>(context))(i); },
+      const_cast<std::function<void(int64_t)>*>(&task));
+}
 
 }  // namespace ektm

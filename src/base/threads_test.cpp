@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -64,6 +65,51 @@ TEST_P(Threads, AnExceptionReachesTheCaller) {
   std::atomic<int64_t> total{0};
   parallel_for(0, 100, 1, [&](int64_t first, int64_t last) { total += last - first; });
   EXPECT_EQ(total, 100);
+}
+
+TEST(ThreadPool, EveryTaskRunsOnceWhateverTheThreads) {
+  for (int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 3, 100}) {
+      std::vector<int> calls(count, 0);
+      pool.run(count, [&](int64_t i) { ++calls[i]; });
+      EXPECT_EQ(calls, std::vector<int>(count, 1)) << threads << " " << count;
+    }
+  }
+}
+
+TEST(ThreadPool, TheFirstTasksErrorIsThrownAndTheNextRunWorks) {
+  for (int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 20; ++round) {
+      try {
+        pool.run(10, [](int64_t i) {
+          if (i >= 4) throw std::runtime_error(std::to_string(i));
+        });
+        ADD_FAILURE() << "no error";
+      } catch (const std::runtime_error& error) {
+        EXPECT_STREQ(error.what(), "4");
+      }
+      std::atomic<int> calls = 0;
+      pool.run(10, [&](int64_t) { ++calls; });
+      EXPECT_EQ(calls, 10);
+    }
+  }
+}
+
+// The tasks of a pool are at work side by side with the pieces of parallel_for.
+TEST(ThreadPool, IsNotTheOneOfParallelFor) {
+  set_threads(2);
+  ThreadPool pool(3);
+  std::atomic<int64_t> total{0};
+  std::thread other([&] {
+    for (int i = 0; i < 200; ++i) parallel_for(0, 64, 1, [&](int64_t first, int64_t last) { total += last - first; });
+  });
+  for (int i = 0; i < 200; ++i)
+    pool.run(8, [&](int64_t) { parallel_for(0, 10, 1, [&](int64_t first, int64_t last) { total += last - first; }); });
+  other.join();
+  set_threads(1);
+  EXPECT_EQ(total, 200 * 64 + 200 * 8 * 10);
 }
 
 INSTANTIATE_TEST_SUITE_P(Counts, Threads, testing::Values(1, 2, 5));

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ektm {
@@ -30,6 +31,8 @@ class FieldVisitor {
   virtual void field(const char* key, std::vector<std::vector<std::string>>& value, const char* help) = 0;
   // Name -> number, e.g. task weights. Any key is allowed; the component checks the names.
   virtual void field(const char* key, std::vector<std::pair<std::string, double>>& value, RealRange range, const char* help) = 0;
+  // Name -> name, likewise.
+  virtual void field(const char* key, std::vector<std::pair<std::string, std::string>>& value, const char* help) = 0;
   // A nested map.
   template <class Config>
   void group(const char* key, Config& config, const char* help) {

@@ -105,6 +105,23 @@ class Reader : public FieldVisitor {
       }
     }
   }
+  void field(const char* key, std::vector<std::pair<std::string, std::string>>& value, const char*) override {
+    known_.push_back(key);
+    const YAML::Node node = map_[key];
+    if (!node) return;
+    if (!node.IsMap()) {
+      errors_.add(node, prefix_ + key, fmt::format("found {}; expected a map of name: name.", shown(node)));
+      return;
+    }
+    value.clear();
+    for (const auto& item : node) {
+      const std::string name = item.first.as<std::string>("");
+      if (item.second.IsScalar() && !item.second.Scalar().empty())
+        value.emplace_back(name, item.second.Scalar());
+      else
+        errors_.add(item.second, prefix_ + key + "." + name, fmt::format("found {}; expected a name.", shown(item.second)));
+    }
+  }
   void group_fields(const char* key, const FieldsFunction& fields, const char*) override {
     known_.push_back(key);
     const YAML::Node node = map_[key];
@@ -205,6 +222,12 @@ class Writer : public FieldVisitor {
     node.SetStyle(YAML::EmitterStyle::Flow);
     map[key] = node;
   }
+  void field(const char* key, std::vector<std::pair<std::string, std::string>>& value, const char*) override {
+    YAML::Node node(YAML::NodeType::Map);
+    for (auto& [name, text] : value) node[name] = text;
+    node.SetStyle(YAML::EmitterStyle::Flow);
+    map[key] = node;
+  }
   void group_fields(const char* key, const FieldsFunction& fields, const char*) override { map[key] = write_fields(fields); }
 
   YAML::Node map{YAML::NodeType::Map};
@@ -251,6 +274,11 @@ class Describer : public FieldVisitor {
     std::vector<std::string> items;
     for (auto& [name, number] : value) items.push_back(name + ": " + real_text(number));
     add(key, "map of real", "{" + join(items) + "}", range_text(range), help);
+  }
+  void field(const char* key, std::vector<std::pair<std::string, std::string>>& value, const char* help) override {
+    std::vector<std::string> items;
+    for (auto& [name, text] : value) items.push_back(name + ": " + text);
+    add(key, "map of text", "{" + join(items) + "}", "", help);
   }
   void group_fields(const char* key, const FieldsFunction& fields, const char*) override {
     std::string outer = prefix_;

@@ -22,6 +22,7 @@ struct Outer {
   bool on = false;
   std::string name = "x";
   std::vector<std::pair<std::string, double>> weights;
+  std::vector<std::pair<std::string, std::string>> pairs;
   std::vector<std::vector<std::string>> groups;
   Inner inner;
   void fields(FieldVisitor& v) {
@@ -30,6 +31,7 @@ struct Outer {
     v.field("on", on, "switch");
     v.field("name", name, "text");
     v.field("weights", weights, {0, 10}, "by name");
+    v.field("pairs", pairs, "name by name");
     v.field("groups", groups, "of names");
     v.group("inner", inner, "nested");
   }
@@ -71,7 +73,8 @@ TEST(Yaml, ListsOfLists) {
 }
 
 TEST(Yaml, WrittenAndReadAgainIsTheSame) {
-  Outer config = read("rate: 0.25\non: true\nweights: {a: 2}\ngroups: [[a, b], [c]]\ninner: {mode: slow}\n");
+  Outer config = read("rate: 0.25\non: true\nweights: {a: 2}\npairs: {a: b, c: \"1\"}\ngroups: [[a, b], [c]]\ninner: {mode: slow}\n");
+  EXPECT_EQ(config.pairs, (std::vector<std::pair<std::string, std::string>>{{"a", "b"}, {"c", "1"}}));
   const std::string text = to_text(write_config(config));
   EXPECT_EQ(to_text(write_config(read(text))), text);
   EXPECT_NE(text.find("rate: 0.25"), std::string::npos);
@@ -88,6 +91,8 @@ TEST(Yaml, ErrorsNameLineKeyFindingAndExpectation) {
   EXPECT_NE(error_of("inner: {sizes: 3}\n").find("expected a list of whole numbers"), std::string::npos);
   EXPECT_NE(error_of("inner: 3\n").find("expected a map"), std::string::npos);
   EXPECT_NE(error_of("weights: {a: -1}\n").find("weights.a: found -1"), std::string::npos);
+  EXPECT_NE(error_of("pairs: [a]\n").find("pairs: found a list; expected a map of name: name"), std::string::npos);
+  EXPECT_NE(error_of("count: 1\npairs: {a: [b]}\n").find("line 2, pairs.a: found a list; expected a name"), std::string::npos);
   EXPECT_NE(error_of("count: [1\n").find("no valid YAML"), std::string::npos);
   EXPECT_NE(error_of("- 1\n").find("expected a YAML map"), std::string::npos);
   EXPECT_NE(error_of("count: 1\nname: a\ncount: 2\n").find("line 3: the key 'count' stands here a second time"), std::string::npos)
@@ -117,15 +122,17 @@ TEST(Yaml, OverridesMakeTheWay) {
 
 TEST(Yaml, DescribeGivesTypeDefaultAndRange) {
   auto rows = describe(Outer{});
-  ASSERT_EQ(rows.size(), 8u);
+  ASSERT_EQ(rows.size(), 9u);
+  EXPECT_EQ(rows[5].type, "map of text");
+  EXPECT_EQ(rows[5].default_value, "{}");
   EXPECT_EQ(rows[0].key, "count");
   EXPECT_EQ(rows[0].type, "int");
   EXPECT_EQ(rows[0].default_value, "3");
   EXPECT_EQ(rows[0].range, "1 .. 10");
-  EXPECT_EQ(rows[5].type, "list of lists of text");
-  EXPECT_EQ(rows[5].default_value, "[]");
-  EXPECT_EQ(rows[6].key, "inner.sizes");
-  EXPECT_EQ(rows[6].default_value, "[4, 2]");
+  EXPECT_EQ(rows[6].type, "list of lists of text");
+  EXPECT_EQ(rows[6].default_value, "[]");
+  EXPECT_EQ(rows[7].key, "inner.sizes");
+  EXPECT_EQ(rows[7].default_value, "[4, 2]");
 }
 
 }  // namespace

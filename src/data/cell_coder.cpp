@@ -20,6 +20,7 @@ class TableRows {
  public:
   TableRows(const TableEncoder& table, bool learns) : table_(table), learns_(learns) {}
   const Vocabulary& seen() const { return seen_; }
+  bool takes_numbers() const { return table_.kind != TableEncoder::Kind::Hash; }
 
   // The rows of `texts`. place(i): where text i stands.
   template <class Place>
@@ -31,35 +32,39 @@ class TableRows {
       }
       return;
     }
-    const Vocabulary& vocabulary = learns_ ? seen_ : table_.vocabulary;
-    hashes_.resize(texts.size());
-    for (size_t i = 0; i < texts.size(); ++i) hashes_[i] = Vocabulary::hash(texts[i]);
-    if (vocabulary.is_large()) {
-      for (uint32_t hash : hashes_) vocabulary.prefetch_slot(hash);
-      for (uint32_t hash : hashes_) vocabulary.prefetch_text(hash);
-    }
-    for (size_t i = 0; i < texts.size(); ++i) {
-      int32_t index;
-      if (learns_) {
-        const int64_t size = seen_.size();
-        index = seen_.insert(texts[i], hashes_[i]);
-        if (index < size) {
-          rows[i] = kFirstValueRow + index;
-          continue;
-        }
-      } else {
-        index = table_.vocabulary.find(texts[i], hashes_[i]);
-      }
-      rows[i] = index >= 0 ? kFirstValueRow + index : kOovRow;
-      if (learns_ || index < 0) check_id_text(texts[i], place(i));
-    }
+    keys_.clear();
+    for (std::string_view text : texts) keys_.emplace_back(text);
+    find_keys(texts.data(), rows, place);
+  }
+  // Those of whole numbers, by their texts; where takes_numbers().
+  void find(std::span<const uint64_t> numbers, int32_t* rows) {
+    keys_.clear();
+    for (uint64_t number : numbers) keys_.emplace_back(number);
+    find_keys(nullptr, rows, [](size_t) -> CellPlace { fail(ErrorKind::Internal, "table", "a number is its own key."); });
   }
 
  private:
+  // `texts` of keys_; nullptr when all are exact.
+  template <class Place>
+  void find_keys(const std::string_view* texts, int32_t* rows, const Place& place) {
+    const Vocabulary& vocabulary = learns_ ? seen_ : table_.vocabulary;
+    if (vocabulary.is_large())
+      for (const TextKey& key : keys_) vocabulary.prefetch(key);
+    for (size_t i = 0; i < keys_.size(); ++i) {
+      const TextKey& key = keys_[i];
+      const std::string_view text = texts ? texts[i] : std::string_view();
+      const int64_t size = seen_.size();
+      const int32_t index = learns_ ? seen_.insert(key, text) : table_.vocabulary.find(key, text);
+      rows[i] = index >= 0 ? kFirstValueRow + index : kOovRow;
+      const bool is_new = learns_ ? index == size : index < 0;
+      if (is_new && !key.is_exact()) check_id_text(text, place(i));
+    }
+  }
+
   const TableEncoder& table_;
   bool learns_;
   Vocabulary seen_;  // by provisional rows
-  std::vector<uint32_t> hashes_;
+  std::vector<TextKey> keys_;
 };
 
 template <class Value>
@@ -91,10 +96,14 @@ void decode_column(CellMemo<Value>& memo, size_t rows, const Value& missing, Val
 struct CellCoder::State {
   // One feature; with its own scratch, so that features can be coded side by side.
   struct FeatureState {
-    CellMemo<int32_t> id;
+    CellMemo<int32_t> id;  // of lists: their elements
     CellMemo<std::vector<int32_t>> list;
     CellMemo<double> number;
+    // Of lists:
     std::vector<std::string_view> elements;
+    std::vector<size_t> ends;
+    std::vector<std::string_view> kept;
+    std::vector<int32_t> rows;  // of kept
   };
 
   State(const EncoderSet& set_in, Mode mode_in)
@@ -143,32 +152,51 @@ struct CellCoder::State {
       }
       return;
     }
-    std::array<std::string_view, kBlockRows> texts;
-    std::array<int32_t, kBlockRows> found;
-    std::array<uint32_t, kBlockRows> places;  // of each known text in the block
+    Block block;
     for (size_t start = 0; start < rows; start += kBlockRows) {
       const size_t count = std::min(kBlockRows, rows - start);
-      memo.reader().texts(static_cast<int64_t>(start), count, texts.data());
-      int32_t* codes = &out.codes[start];
-      auto is_missing = [](std::string_view text) { return text.data() == nullptr; };
-      if (std::none_of(texts.begin(), texts.begin() + count, is_missing)) {
-        table.find({texts.data(), count}, codes,
-                   [&](size_t i) { return CellPlace{chunk, column, static_cast<int64_t>(start + i)}; });
-        continue;
+      int32_t* const codes = &out.codes[start];
+      if (table.takes_numbers() && block.read_numbers(memo.reader(), start, count)) {
+        table.find({block.numbers.data(), block.known}, block.rows.data());
+      } else {
+        block.read_texts(memo.reader(), start, count);
+        table.find({block.texts.data(), block.known}, block.rows.data(),
+                   [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + block.places[k])}; });
       }
-      size_t known = 0;
-      for (size_t i = 0; i < count; ++i) {
-        const std::string_view text = texts[i];
-        texts[known] = text;
-        places[known] = static_cast<uint32_t>(i);
-        known += !is_missing(text);
-      }
-      table.find({texts.data(), known}, found.data(),
-                 [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + places[k])}; });
-      std::fill(codes, codes + count, kMissingRow);
-      for (size_t k = 0; k < known; ++k) codes[places[k]] = found[k];
+      if (block.known < count) std::fill(codes, codes + count, kMissingRow);
+      for (size_t k = 0; k < block.known; ++k) codes[block.places[k]] = block.rows[k];
     }
   }
+
+  // The known cells of some rows.
+  struct Block {
+    std::array<std::string_view, kBlockRows> texts;
+    std::array<uint64_t, kBlockRows> numbers;
+    std::array<bool, kBlockRows> has_number;
+    std::array<uint32_t, kBlockRows> places;  // in the block
+    std::array<int32_t, kBlockRows> rows;     // of the table
+    size_t known = 0;
+
+    void read_texts(CellReader& reader, size_t start, size_t count) {
+      reader.texts(static_cast<int64_t>(start), count, texts.data());
+      keep(count, texts, [&](size_t i) { return texts[i].data() != nullptr; });
+    }
+    bool read_numbers(CellReader& reader, size_t start, size_t count) {
+      if (!reader.whole_numbers(static_cast<int64_t>(start), count, numbers.data(), has_number.data())) return false;
+      keep(count, numbers, [&](size_t i) { return has_number[i]; });
+      return true;
+    }
+    template <class Value, class IsKnown>
+    void keep(size_t count, std::array<Value, kBlockRows>& values, const IsKnown& is_known) {
+      known = 0;
+      for (size_t i = 0; i < count; ++i) {
+        const bool stays = is_known(i);
+        values[known] = values[i];
+        places[known] = static_cast<uint32_t>(i);
+        known += stays;
+      }
+    }
+  };
 
   void code_lists(size_t f, const RawChunk& chunk, CodedColumn& out) {
     const Feature& feature = schema.features[f];
@@ -178,26 +206,92 @@ struct CellCoder::State {
     check_id_column(state.list.reader(), chunk, feature.column);
     out.codes.clear();
     out.offsets.assign(1, 0);
-    // Appends the codes of a cell to `to`.
-    auto append = [&](int64_t cell, int64_t row, std::vector<int32_t>& to) {
-      state.list.reader().elements(cell, feature.separator, state.elements);
-      const auto kept = kept_elements(state.elements, feature);
-      const size_t start = to.size();
-      to.resize(start + std::max<size_t>(kept.size(), 1));
-      if (kept.empty())
-        to[start] = kMissingRow;
-      else
-        table.find(kept, &to[start], [&](size_t) { return CellPlace{chunk, feature.column, row}; });
-    };
+    if (state.list.joined()) return code_joined_lists(feature, state, table, chunk, out);
+    if (state.list.reader().is_list()) {
+      // Elements that are a dictionary's are coded as a joined column is.
+      const auto& elements = state.list.reader().list_elements();
+      RawChunk flat;
+      flat.file = chunk.file;
+      flat.columns = arrow::RecordBatch::Make(arrow::schema({arrow::field(feature.column, elements->type())}), elements->length(),
+                                              {elements});
+      state.id.begin(flat, 0, schema);
+      if (state.id.joined()) return code_dictionary_lists(feature, state, table, chunk, out);
+    }
+    for (size_t start = 0, rows = static_cast<size_t>(chunk.rows()); start < rows; start += kBlockRows) {
+      const size_t count = std::min(kBlockRows, rows - start);
+      state.list.reader().elements(static_cast<int64_t>(start), count, feature.separator, state.elements, state.ends);
+      append_lists(feature, state, table, out,
+                   [&](size_t list) { return CellPlace{chunk, feature.column, static_cast<int64_t>(start + list)}; });
+    }
+  }
+
+  // Appends the codes of the lists state.elements. place(list): where one of them stands.
+  template <class Place>
+  static void append_lists(const Feature& feature, FeatureState& state, TableRows& table, CodedColumn& out, const Place& place) {
+    state.kept.clear();
+    size_t begin = 0;
+    for (size_t& end : state.ends) {
+      const auto kept = kept_elements({state.elements.data() + begin, end - begin}, feature);
+      state.kept.insert(state.kept.end(), kept.begin(), kept.end());
+      begin = end;
+      end = state.kept.size();
+    }
+    state.rows.resize(state.kept.size());
+    table.find(state.kept, state.rows.data(), [&](size_t i) {
+      return place(static_cast<size_t>(std::upper_bound(state.ends.begin(), state.ends.end(), i) - state.ends.begin()));
+    });
+    begin = 0;
+    for (size_t end : state.ends) {
+      if (begin == end) out.codes.push_back(kMissingRow);
+      out.codes.insert(out.codes.end(), state.rows.begin() + begin, state.rows.begin() + end);
+      out.offsets.push_back(static_cast<int32_t>(out.codes.size()));
+      begin = end;
+    }
+  }
+
+  static void code_joined_lists(const Feature& feature, FeatureState& state, TableRows& table, const RawChunk& chunk,
+                                CodedColumn& out) {
     static const std::vector<int32_t> missing = {kMissingRow};
+    CodedColumn one;
     for (int64_t row = 0; row < chunk.rows(); ++row) {
-      if (state.list.joined()) {
-        const auto& codes =
-            state.list.get(row, missing, [&](int64_t cell, std::vector<int32_t>& value) { append(cell, row, value); });
-        out.codes.insert(out.codes.end(), codes.begin(), codes.end());
+      const auto& codes = state.list.get(row, missing, [&](int64_t cell, std::vector<int32_t>& value) {
+        state.list.reader().elements(cell, 1, feature.separator, state.elements, state.ends);
+        one.codes.clear();
+        append_lists(feature, state, table, one, [&](size_t) { return CellPlace{chunk, feature.column, row}; });
+        value = one.codes;
+      });
+      out.codes.insert(out.codes.end(), codes.begin(), codes.end());
+      out.offsets.push_back(static_cast<int32_t>(out.codes.size()));
+    }
+  }
+
+  // Lists whose elements are those of state.id.
+  static void code_dictionary_lists(const Feature& feature, FeatureState& state, TableRows& table, const RawChunk& chunk,
+                                    CodedColumn& out) {
+    const size_t limit = static_cast<size_t>(feature.max_length);
+    for (int64_t row = 0; row < chunk.rows(); ++row) {
+      const size_t start = out.codes.size();
+      auto add = [&](int64_t element) {
+        const int32_t code = state.id.get(element, kMissingRow, [&](int64_t number, int32_t& value) {
+          const Cell cell = state.id.reader().cell(number);
+          value = kMissingRow;
+          if (!cell.missing && !cell.text.empty())
+            table.find({&cell.text, 1}, &value, [&](size_t) { return CellPlace{chunk, feature.column, row}; });
+        });
+        if (code != kMissingRow) out.codes.push_back(code);
+        return out.codes.size() < start + limit;
+      };
+      // As kept_elements().
+      const auto [first, last] = state.list.reader().list_range(row);
+      if (feature.kind == FeatureKind::Sequence) {
+        for (int64_t k = last; k-- > first;)
+          if (!add(k)) break;
+        std::reverse(out.codes.begin() + static_cast<int64_t>(start), out.codes.end());
       } else {
-        append(row, row, out.codes);
+        for (int64_t k = first; k < last; ++k)
+          if (!add(k)) break;
       }
+      if (out.codes.size() == start) out.codes.push_back(kMissingRow);
       out.offsets.push_back(static_cast<int32_t>(out.codes.size()));
     }
   }

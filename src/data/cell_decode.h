@@ -62,9 +62,8 @@ inline double decode_number(const Cell& cell, const CellPlace& place) {
 }
 
 // The values of a list that count: the newest (last) of a sequence, the first of a set.
-inline std::span<const std::string_view> kept_elements(const std::vector<std::string_view>& elements, const Feature& feature) {
+inline std::span<const std::string_view> kept_elements(std::span<const std::string_view> all, const Feature& feature) {
   const size_t limit = static_cast<size_t>(feature.max_length);
-  const std::span<const std::string_view> all(elements);
   if (all.size() <= limit) return all;
   return feature.kind == FeatureKind::Sequence ? all.last(limit) : all.first(limit);
 }

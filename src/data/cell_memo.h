@@ -23,6 +23,7 @@ class CellMemo {
       if (joined.indices()->type_id() == arrow::Type::INT32) {
         if (joined.data()->dictionary != dictionary_) start_dictionary(chunk, column, joined, schema);
         array_ = array;
+        has_nulls_ = array->null_count() > 0;
         indices_ = static_cast<const arrow::Int32Array&>(*joined.indices()).raw_values();
         return;
       }
@@ -38,7 +39,7 @@ class CellMemo {
   // a match in the side table has.
   template <class Decode>
   const Value& get(int64_t row, const Value& missing, const Decode& decode) {
-    if (array_->IsNull(row)) return missing;
+    if (has_nulls_ && array_->IsNull(row)) return missing;
     const int32_t index = indices_[row];
     if (!known_[index]) {
       decode(index, values_[index]);
@@ -58,14 +59,15 @@ class CellMemo {
     side_->columns =
         arrow::RecordBatch::Make(arrow::schema({arrow::field(chunk.columns->column_name(column), joined.dictionary()->type())}),
                                  length, {joined.dictionary()});
-    reader_.emplace(*side_, 0, schema);
+    reader_.emplace(*side_, 0, schema, true);
   }
 
   std::shared_ptr<arrow::Array> array_;           // the joined column of the chunk
+  bool has_nulls_ = false;
   const int32_t* indices_ = nullptr;              // its indices; nullptr: a column of the file itself
   std::shared_ptr<arrow::ArrayData> dictionary_;  // kept alive, so that its address tells it from others
   std::vector<Value> values_;
-  std::vector<bool> known_;
+  std::vector<char> known_;
   std::unique_ptr<RawChunk> side_;  // at a fixed address for the reader
   std::optional<CellReader> reader_;
 };

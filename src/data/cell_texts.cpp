@@ -137,6 +137,26 @@ void get_views(const StringArray& array, bool has_nulls, int64_t first, size_t c
 
 }  // namespace
 
+namespace {
+
+// visit(array), as its own type, of whole numbers; false for others.
+template <class Visit>
+bool visit_whole_numbers(const arrow::Array& array, arrow::Type::type type, const Visit& visit) {
+  switch (type) {
+    case arrow::Type::INT8: visit(static_cast<const arrow::Int8Array&>(array)); return true;
+    case arrow::Type::INT16: visit(static_cast<const arrow::Int16Array&>(array)); return true;
+    case arrow::Type::INT32: visit(static_cast<const arrow::Int32Array&>(array)); return true;
+    case arrow::Type::INT64: visit(static_cast<const arrow::Int64Array&>(array)); return true;
+    case arrow::Type::UINT8: visit(static_cast<const arrow::UInt8Array&>(array)); return true;
+    case arrow::Type::UINT16: visit(static_cast<const arrow::UInt16Array&>(array)); return true;
+    case arrow::Type::UINT32: visit(static_cast<const arrow::UInt32Array&>(array)); return true;
+    case arrow::Type::UINT64: visit(static_cast<const arrow::UInt64Array&>(array)); return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
 void CellTexts::get_block(int64_t first, size_t count, const MissingTexts& missing, std::string_view* texts,
                           std::string& numbers) {
   // A column of empty texts may have no bytes: then a view would not tell them from missing ones.
@@ -146,6 +166,27 @@ void CellTexts::get_block(int64_t first, size_t count, const MissingTexts& missi
     return get_views(static_cast<const arrow::LargeBinaryArray&>(*array_), has_nulls_, first, count, missing, texts);
   numbers.clear();
   numbers.reserve(count * sizeof buffer_);  // so that views of it stay valid
+  const bool is_whole = visit_whole_numbers(*array_, type_, [&](const auto& array) {
+    static constexpr char kDigits[] = "0123456789";  // labels are little else
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t at = first + static_cast<int64_t>(i);
+      const auto value = array.Value(at);
+      if (has_nulls_ && array.IsNull(at)) {
+        texts[i] = {};
+        continue;
+      }
+      if (value >= 0 && value <= 9) {
+        texts[i] = {kDigits + value, 1};
+      } else {
+        const char* const end = std::to_chars(buffer_, buffer_ + sizeof buffer_, value).ptr;
+        const size_t size = static_cast<size_t>(end - buffer_);
+        numbers.append(buffer_, size);
+        texts[i] = {numbers.data() + numbers.size() - size, size};
+      }
+      if (missing.contains(texts[i])) texts[i] = {};
+    }
+  });
+  if (is_whole) return;
   const CellTexts* const holder = text_holder();
   for (size_t i = 0; i < count; ++i) {
     std::string_view text;
@@ -161,8 +202,7 @@ void CellTexts::get_block(int64_t first, size_t count, const MissingTexts& missi
 }
 
 template <class Array>
-bool CellTexts::copy_numbers(int64_t first, size_t count, double* out) {
-  const auto& array = static_cast<const Array&>(*array_);
+bool CellTexts::copy_numbers(const Array& array, int64_t first, size_t count, double* out) {
   const auto* values = array.raw_values() + first;
   double infinite = 0;
   for (size_t i = 0; i < count; ++i) {
@@ -176,19 +216,23 @@ bool CellTexts::copy_numbers(int64_t first, size_t count, double* out) {
 }
 
 bool CellTexts::get_numbers(int64_t first, size_t count, double* out) {
-  switch (type_) {
-    case arrow::Type::INT8: return copy_numbers<arrow::Int8Array>(first, count, out);
-    case arrow::Type::INT16: return copy_numbers<arrow::Int16Array>(first, count, out);
-    case arrow::Type::INT32: return copy_numbers<arrow::Int32Array>(first, count, out);
-    case arrow::Type::INT64: return copy_numbers<arrow::Int64Array>(first, count, out);
-    case arrow::Type::UINT8: return copy_numbers<arrow::UInt8Array>(first, count, out);
-    case arrow::Type::UINT16: return copy_numbers<arrow::UInt16Array>(first, count, out);
-    case arrow::Type::UINT32: return copy_numbers<arrow::UInt32Array>(first, count, out);
-    case arrow::Type::UINT64: return copy_numbers<arrow::UInt64Array>(first, count, out);
-    case arrow::Type::DOUBLE: return copy_numbers<arrow::DoubleArray>(first, count, out);
-    case arrow::Type::FLOAT: return parse_floats(first, count, out);
-    default: return false;
-  }
+  if (type_ == arrow::Type::DOUBLE) return copy_numbers(static_cast<const arrow::DoubleArray&>(*array_), first, count, out);
+  if (type_ == arrow::Type::FLOAT) return parse_floats(first, count, out);
+  return visit_whole_numbers(*array_, type_, [&](const auto& array) { copy_numbers(array, first, count, out); });
+}
+
+bool CellTexts::get_whole_numbers(int64_t first, size_t count, uint64_t* out, bool* known) {
+  bool has_negative = false;
+  const bool is_whole = visit_whole_numbers(*array_, type_, [&](const auto& array) {
+    const auto* values = array.raw_values() + first;
+    for (size_t i = 0; i < count; ++i) {
+      known[i] = !has_nulls_ || array.IsValid(first + static_cast<int64_t>(i));
+      const auto value = known[i] ? values[i] : 0;
+      has_negative |= value < 0;
+      out[i] = static_cast<uint64_t>(value);
+    }
+  });
+  return is_whole && !has_negative;
 }
 
 // The text of a 32-bit float is its shortest; the double nearest to it is another number. Columns repeat their values, so the
@@ -217,6 +261,7 @@ bool CellTexts::parse_floats(int64_t first, size_t count, double* out) {
 }
 
 std::pair<int64_t, int64_t> CellTexts::list_range(int64_t i) const {
+  if (has_nulls_ && array_->IsNull(i)) return {0, 0};
   auto range = [i](const auto& list) {
     return std::pair<int64_t, int64_t>(list.value_offset(i), list.value_offset(i) + list.value_length(i));
   };
@@ -225,20 +270,62 @@ std::pair<int64_t, int64_t> CellTexts::list_range(int64_t i) const {
   return range(static_cast<const arrow::FixedSizeListArray&>(*array_));
 }
 
+void CellTexts::get_elements(int64_t first, size_t count, const MissingTexts& missing, std::vector<std::string_view>& out,
+                             std::vector<size_t>& ends, std::string& numbers) {
+  const bool is_dictionary = type_ == arrow::Type::DICTIONARY;  // of lists
+  const CellTexts& lists = is_dictionary ? *elements_ : *this;
+  auto range_of = [&](size_t list) {
+    const int64_t i = first + static_cast<int64_t>(list);
+    if (!is_dictionary) return list_range(i);
+    return has_nulls_ && array_->IsNull(i) ? std::pair<int64_t, int64_t>() : elements_->list_range(dictionary_index(i));
+  };
+  int64_t begin = std::numeric_limits<int64_t>::max(), end = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const auto [low, high] = range_of(i);
+    if (low < high) begin = std::min(begin, low), end = std::max(end, high);
+  }
+  begin = std::min(begin, end);
+  views_.resize(static_cast<size_t>(end - begin));
+  lists.elements_->get_block(begin, views_.size(), missing, views_.data(), numbers);
+  out.clear();
+  ends.clear();
+  for (size_t i = 0; i < count; ++i) {
+    const auto [low, high] = range_of(i);
+    for (int64_t k = low; k < high; ++k)
+      if (const std::string_view text = views_[static_cast<size_t>(k - begin)]; !text.empty()) out.push_back(text);
+    ends.push_back(out.size());
+  }
+}
+
 void CellTexts::fail_type() const {
   fail(ErrorKind::Data, place_,
        "the column has the type {}; expected text, numbers, bools, dates, or lists of them. Convert the column.",
        array_->type()->ToString());
 }
 
-int64_t CellTexts::find_invalid() const {
-  if (!is_list_) return find_invalid_text(*array_);
-  int64_t bad = find_invalid_text(*elements_->array_);
-  for (int64_t i = 0; bad >= 0 && i < array_->length(); ++i) {
-    auto [first, last] = list_range(i);
-    if (first <= bad && bad < last && array_->IsValid(i)) return i;
+int64_t CellTexts::find_invalid() {
+  const bool is_dictionary = type_ == arrow::Type::DICTIONARY;
+  if (!is_list_ && !is_dictionary) return find_invalid_text(*array_);
+  if (elements_->find_invalid() < 0) return -1;
+  // There is one, but perhaps no row has it.
+  for (int64_t i = 0; i < array_->length(); ++i) {
+    if (has_nulls_ && array_->IsNull(i)) continue;
+    const auto [first, last] = is_dictionary ? std::pair(dictionary_index(i), dictionary_index(i) + 1) : list_range(i);
+    for (int64_t k = first; k < last; ++k)
+      if (elements_->has_invalid(k)) return i;
   }
   return -1;
+}
+
+bool CellTexts::has_invalid(int64_t i) {
+  if (is_list_) {
+    const auto [first, last] = list_range(i);
+    for (int64_t k = first; k < last; ++k)
+      if (elements_->has_invalid(k)) return true;
+    return false;
+  }
+  std::string_view text;
+  return get(i, text) && !arrow::util::ValidateUTF8(text);
 }
 
 }  // namespace ektm

@@ -90,19 +90,20 @@ class CellTexts {
   // they are none of numbers, or one is infinite.
   bool get_numbers(int64_t first, size_t count, double* out);
 
-  // Calls consume(text) for each element of list i that is not null.
-  template <class Consume>
-  void for_each(int64_t i, const Consume& consume) {
-    if (has_nulls_ && array_->IsNull(i)) return;
-    if (type_ == arrow::Type::DICTIONARY) return elements_->for_each(dictionary_index(i), consume);
-    auto [first, last] = list_range(i);
-    std::string_view text;
-    for (int64_t k = first; k < last; ++k)
-      if (elements_->get(k, text)) consume(text);
-  }
+  // Likewise as whole numbers, 0 and false in `known` where missing. False when that takes the texts, since they are none of whole
+  // numbers, or one is negative.
+  bool get_whole_numbers(int64_t first, size_t count, uint64_t* out, bool* known);
 
-  // The first row with a text that is not UTF-8, -1 when there is none. Dictionaries are checked where they are made.
-  int64_t find_invalid() const;
+  // The elements of `count` lists from `first` that are neither missing nor empty: of list first + i those up to ends[i]. Both are
+  // replaced; texts are valid as those of get_block().
+  void get_elements(int64_t first, size_t count, const MissingTexts& missing, std::vector<std::string_view>& out,
+                    std::vector<size_t>& ends, std::string& numbers);
+  // Of lists only: the place of list i among the elements, empty when it is null; and all the elements.
+  std::pair<int64_t, int64_t> list_range(int64_t i) const;
+  const std::shared_ptr<arrow::Array>& list_elements() const { return elements_->array_; }
+
+  // The first row with a text that is not UTF-8, -1 when there is none.
+  int64_t find_invalid();
 
  private:
   void prepare();
@@ -111,12 +112,12 @@ class CellTexts {
   int64_t dictionary_index(int64_t i) const {
     return int32_indices_ ? int32_indices_[i] : static_cast<const arrow::DictionaryArray&>(*array_).GetValueIndex(i);
   }
-  std::pair<int64_t, int64_t> list_range(int64_t i) const;
   // Whose buffer_ holds the text of a number: that of the dictionary's values for a dictionary.
   const CellTexts* text_holder() const { return type_ == arrow::Type::DICTIONARY ? elements_->text_holder() : this; }
+  bool has_invalid(int64_t i);
   [[noreturn]] void fail_type() const;
   template <class Array>
-  bool copy_numbers(int64_t first, size_t count, double* out);
+  bool copy_numbers(const Array& array, int64_t first, size_t count, double* out);
   bool parse_floats(int64_t first, size_t count, double* out);
 
   template <class Array>
@@ -135,6 +136,7 @@ class CellTexts {
   const int32_t* int32_indices_ = nullptr;  // of a dictionary; the usual type, that of joined columns
   std::unique_ptr<CellTexts> elements_;     // of a list: its values; of a dictionary: the dictionary
   std::vector<std::pair<float, double>> float_memo_;
+  std::vector<std::string_view> views_;
   char buffer_[32];
 };
 

@@ -17,13 +17,14 @@ class Packer {
  public:
   explicit Packer(std::vector<char>& buffer) : buffer_(buffer) {}
 
+  void number(int64_t value) { claim(static_cast<size_t>(value), 0); }
   template <class T>
-  void put(const std::vector<T>& values) {
+  void array(const std::vector<T>& values) {
     char* out = claim(values.size(), values.size() * sizeof(T));
     if (!values.empty()) std::memcpy(out, values.data(), values.size() * sizeof(T));
   }
   // At least -1 each.
-  void put_codes(const std::vector<int32_t>& codes) {
+  void codes(const std::vector<int32_t>& codes) {
     int32_t highest = 0;
     for (int32_t code : codes) highest = std::max(highest, code + 1);
     const uint8_t width = highest <= UINT8_MAX ? 1 : highest <= UINT16_MAX ? 2 : 4;
@@ -60,24 +61,19 @@ class Unpacker {
  public:
   explicit Unpacker(const char* at) : at_(at) {}
 
+  void number(int64_t& value) { value = static_cast<int64_t>(take()); }
   template <class T>
-  void get(std::vector<T>& values) {
-    values.resize(number());
+  void array(std::vector<T>& values) {
+    values.resize(take());
     if (!values.empty()) std::memcpy(values.data(), at_, values.size() * sizeof(T));
     at_ += values.size() * sizeof(T);
   }
-  void get_codes(std::vector<int32_t>& codes) {
-    const size_t width = number();
-    codes.resize(number());
+  void codes(std::vector<int32_t>& codes) {
+    const size_t width = take();
+    codes.resize(take());
     if (width == 1) get_as<uint8_t>(codes);
     if (width == 2) get_as<uint16_t>(codes);
     if (width == 4) get_as<uint32_t>(codes);
-  }
-  size_t number() {
-    size_t number;
-    std::memcpy(&number, at_, sizeof number);
-    at_ += sizeof number;
-    return number;
   }
 
  private:
@@ -91,8 +87,30 @@ class Unpacker {
     at_ += codes.size() * sizeof(T);
   }
 
+  size_t take() {
+    size_t number;
+    std::memcpy(&number, at_, sizeof number);
+    at_ += sizeof number;
+    return number;
+  }
+
   const char* at_;
 };
+
+// The order of a chunk's parts, for both ways.
+template <class Stream, class Chunk>
+void pass(Stream& stream, Chunk& chunk) {
+  stream.number(chunk.rows);
+  for (auto& column : chunk.features) {
+    stream.codes(column.codes);
+    stream.array(column.offsets);
+    stream.array(column.numbers);
+  }
+  stream.array(chunk.labels);
+  stream.array(chunk.weights);
+  stream.array(chunk.groups);
+  stream.codes(chunk.scenarios);
+}
 
 }  // namespace
 
@@ -105,16 +123,7 @@ CodedSpool::CodedSpool(const std::filesystem::path& path) : where_(path.string()
 void CodedSpool::write(const CodedChunk& chunk) {
   Packer packer(buffer_);
   features_ = chunk.features.size();
-  packer.put(std::vector<int64_t>{chunk.rows});
-  for (const CodedColumn& column : chunk.features) {
-    packer.put_codes(column.codes);
-    packer.put(column.offsets);
-    packer.put(column.numbers);
-  }
-  packer.put(chunk.labels);
-  packer.put(chunk.weights);
-  packer.put(chunk.groups);
-  packer.put_codes(chunk.scenarios);
+  pass(packer, chunk);
   checked_io(out_->Write(buffer_.data(), static_cast<int64_t>(packer.size())), where_);
   sizes_.push_back(packer.size());
   bytes_ += static_cast<int64_t>(packer.size());
@@ -133,19 +142,8 @@ bool CodedSpool::read(CodedChunk& chunk) {
     fail(ErrorKind::Io, where_, "an intermediate file was cut off: check the disk and run again.");
   bytes_read_ += count;
   Unpacker unpacker(buffer_.data());
-  std::vector<int64_t> rows;
-  unpacker.get(rows);
-  chunk.rows = rows[0];
   chunk.features.resize(features_);
-  for (CodedColumn& column : chunk.features) {
-    unpacker.get_codes(column.codes);
-    unpacker.get(column.offsets);
-    unpacker.get(column.numbers);
-  }
-  unpacker.get(chunk.labels);
-  unpacker.get(chunk.weights);
-  unpacker.get(chunk.groups);
-  unpacker.get_codes(chunk.scenarios);
+  pass(unpacker, chunk);
   return true;
 }
 

@@ -116,6 +116,106 @@ TEST(CsvTokenizer, AgreesWithArrowsParser) {
   }
 }
 
+// What the header of csv_tokenizer.h says, byte by byte; rows as read_rows() gives them.
+Rows reference_rows(std::string_view text, size_t columns) {
+  Rows rows;
+  auto is_line_end = [](char c) { return c == '\n' || c == '\r'; };
+  for (size_t at = 0;;) {
+    while (at < text.size() && is_line_end(text[at])) ++at;
+    if (at == text.size()) return rows;
+    std::vector<std::string> row(1);
+    bool at_begin = true, quoted = false;  // of the cell
+    for (; at < text.size() && (quoted || !is_line_end(text[at])); ++at) {
+      const char c = text[at];
+      if (quoted && c == '"' && at + 1 < text.size() && text[at + 1] == '"') {
+        row.back() += '"';
+        ++at;
+      } else if (quoted && c == '"') {
+        quoted = false;
+      } else if (!quoted && c == ',') {
+        row.emplace_back();
+        at_begin = true;
+        continue;
+      } else if (at_begin && c == '"') {
+        quoted = true;
+      } else {
+        row.back() += c;
+      }
+      at_begin = false;
+    }
+    if (quoted) {
+      rows.push_back({"open quote"});
+      return rows;
+    }
+    if (row.size() != columns) row = {"ragged " + std::to_string(row.size())};
+    rows.push_back(std::move(row));
+  }
+}
+
+// A table with cells of all kinds, some of them long.
+std::string random_csv(Rng& rng, size_t columns) {
+  std::string text;
+  for (uint64_t r = 0, rows = rng.below(20); r < rows; ++r) {
+    for (size_t c = 0; c < columns; ++c) {
+      if (c > 0) text += ',';
+      std::string cell;
+      for (uint64_t i = 0, size = rng.below(12); i < size; ++i) cell += "ab1 \xC3\xA9"[rng.below(6)];
+      if (rng.below(200) == 0) cell.append(rng.below(10000), 'x');  // beyond the window of marks
+      if (rng.below(3) == 0) {
+        for (uint64_t i = 0, count = rng.below(3); i < count; ++i)
+          cell.insert(rng.below(cell.size() + 1), std::vector<std::string>{"\"\"", "\n", "\r\n", ","}[rng.below(4)]);
+        cell = '"' + cell + '"';
+      }
+      text += cell;
+    }
+    text += std::vector<std::string>{"\n", "\r\n", "\r", "\n\n"}[rng.below(10) < 7 ? 0 : rng.below(4)];
+  }
+  return text;
+}
+
+void mutate(Rng& rng, std::string& text) {
+  static const std::string kBytes = std::string("\"\"\"\n\r,\0\xff\xC3\xA9\xEF\xBB\xBFx", 14);
+  for (uint64_t i = 0, count = rng.below(6); i < count; ++i) {
+    const size_t at = rng.below(text.size() + 1), size = rng.below(std::min<size_t>(text.size() - at, 70) + 1);
+    switch (rng.below(6)) {
+      case 0: text.insert(at, 1, kBytes[rng.below(kBytes.size())]); break;
+      case 1: text.insert(at, 1, static_cast<char>(rng.below(256))); break;
+      case 2: text.erase(at, size); break;
+      case 3: text.insert(rng.below(text.size() + 1), text.substr(at, size)); break;
+      case 4: text.insert(at, rng.below(200), "\",\n\r"[rng.below(4)]); break;
+      default:
+        for (size_t k = at; k < at + size; ++k) text[k] = static_cast<char>(text[k] ^ (rng.below(8) == 0 ? 1 << rng.below(8) : 0));
+    }
+  }
+}
+
+TEST(CsvTokenizer, AgreesWithAnObviousParserOnDamagedTexts) {
+  for (uint64_t seed = 0; seed < 20000; ++seed) {
+    Rng rng(8, seed);
+    const size_t columns = 1 + rng.below(4);
+    std::string text = random_csv(rng, columns);
+    mutate(rng, text);
+    const Rows expected = reference_rows(text, columns);
+    size_t consumed = 0;
+    // Memory of just this size, so that a sanitizer sees a read beyond it.
+    const std::vector<char> bytes(text.begin(), text.end());
+    const std::string_view view(bytes.data(), bytes.size());
+    ASSERT_EQ(read_rows(view, columns, true, consumed, 1 + rng.below(5)), expected) << seed;
+    if (expected.empty() || expected.back()[0] != "open quote") ASSERT_EQ(consumed, text.size()) << seed;
+
+    // In blocks, each with what the one before has left.
+    Rows rows;
+    for (size_t begin = 0, end = 0; end < text.size();) {
+      end = std::min<size_t>(text.size(), end + 1 + rng.below(rng.below(2) ? 30 : 3000));
+      const Rows more = read_rows(view.substr(begin, end - begin), columns, end == text.size(), consumed);
+      rows.insert(rows.end(), more.begin(), more.end());
+      ASSERT_LE(consumed, end - begin);
+      begin += consumed;
+    }
+    ASSERT_EQ(rows, expected) << seed;
+  }
+}
+
 // A text in two blocks, wherever it is cut, gives the rows of the whole.
 TEST(CsvTokenizer, TheCutDoesNotMatter) {
   const std::string text = "a,\"b\"\"c\"\r\n\r\n\"x\ny\",\n\"\",\"q\"z\ne,f\n";

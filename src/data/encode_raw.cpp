@@ -14,9 +14,7 @@ void encode_raw(const Encoders& encoders, const RawInput& input,
   RawReader::Options options;
   options.keep_own_columns = true;
   options.optional_columns = other_columns(set->schema());
-  std::vector<std::string> columns = feature_columns(set->schema());
-  columns.insert(columns.end(), options.optional_columns.begin(), options.optional_columns.end());
-  RawReader reader(input, set->schema(), columns, options);
+  RawReader reader(input, set->schema(), needed_columns(set->schema()), options);
   CellCoder coder(*set, CellCoder::Mode::Predict);
   const BatchAssembler assembler(*set);
   RawChunk chunk;

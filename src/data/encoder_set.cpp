@@ -178,6 +178,13 @@ std::vector<std::string> other_columns(const Schema& schema) {
   return columns;
 }
 
+std::vector<std::string> needed_columns(const Schema& schema) {
+  std::vector<std::string> columns = feature_columns(schema);
+  const std::vector<std::string> others = other_columns(schema);
+  columns.insert(columns.end(), others.begin(), others.end());
+  return columns;
+}
+
 std::unique_ptr<Encoders> load_encoders(const fs::path& dir) {
   return EncoderSet::load(dir);
 }

@@ -53,9 +53,10 @@ class EncoderSet : public Encoders {
   DatasetInfo info_;
 };
 
-// The raw columns that features read; those that labels and roles read besides.
+// The raw columns that features read; those that labels and roles read besides; both.
 std::vector<std::string> feature_columns(const Schema& schema);
 std::vector<std::string> other_columns(const Schema& schema);
+std::vector<std::string> needed_columns(const Schema& schema);
 
 // What was encoded, for the summary.
 struct EncodeCounts {

@@ -14,13 +14,13 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/threads.h"
 #include "data/arrow_check.h"
 #include "data/batch_assembler.h"
 #include "data/coded_spool.h"
 #include "data/dataset_writer.h"
 #include "data/encoder_fit.h"
 #include "data/leak_check.h"
-#include "data/parallel.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
@@ -54,9 +54,11 @@ struct Step {
   Batch first_batch, second_batch;
 };
 
-size_t thread_count(int64_t asked) {
-  if (asked < 0) fail(ErrorKind::Config, "--threads", "found {}; expected at least 1, or 0 for one a core.", asked);
-  return asked > 0 ? static_cast<size_t>(asked) : std::max(1u, std::thread::hardware_concurrency());
+int thread_count(int64_t asked) {
+  constexpr int64_t kMaxThreads = 1024;
+  if (asked < 0 || asked > kMaxThreads)
+    fail(ErrorKind::Config, "--threads", "found {}; expected 1 to {}, or 0 for one a core.", asked, kMaxThreads);
+  return asked > 0 ? static_cast<int>(asked) : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 class Preparation {
@@ -188,7 +190,8 @@ class Preparation {
     for (size_t k = 0; has_now || has_before; ++k) {
       Step &before = steps[(k + 2) % 3], &now = steps[k % 3], &next = steps[(k + 1) % 3];
       bool has_next = false;
-      workers_.run(finishes + 1 + parts, [&](size_t task) {
+      workers_.run(static_cast<int64_t>(finishes + 1 + parts), [&](int64_t number) {
+        const size_t task = static_cast<size_t>(number);
         if (task < finishes) {
           if (has_before) finish(task, before);
         } else if (!has_now) {
@@ -216,7 +219,7 @@ class Preparation {
     RawReader::Options options;
     options.join_folders = join_folders_;
     options.chunk_bytes = config_.chunk_bytes;
-    RawReader reader(input, schema(), all_columns(), options);
+    RawReader reader(input, schema(), needed_columns(schema()), options);
     Progress progress(title, reader.total_bytes(), "bytes");
     int64_t row_number = 0;
     auto read = [&](Step& step) {
@@ -273,19 +276,12 @@ class Preparation {
     maps_ = std::move(fitted.maps);
   }
 
-  std::vector<std::string> all_columns() const {
-    std::vector<std::string> columns = feature_columns(schema());
-    const std::vector<std::string> others = other_columns(schema());
-    columns.insert(columns.end(), others.begin(), others.end());
-    return columns;
-  }
-
   // Reads the first rows, so that a missing file or column shows before the long passes.
   void check_columns(const RawInput& input) const {
     RawReader::Options options;
     options.join_folders = join_folders_;
     options.chunk_bytes = 1 << 16;
-    RawReader reader(input, schema(), all_columns(), options);
+    RawReader reader(input, schema(), needed_columns(schema()), options);
     RawChunk chunk;
     reader.next(chunk);
   }
@@ -428,7 +424,7 @@ class Preparation {
   std::unique_ptr<CodedSpool> spool_;
   std::vector<RawChunk> places_;  // of the spool's chunks, without their cells
   int64_t train_rows_ = 0;
-  Workers workers_;
+  ThreadPool workers_;
 };
 
 }  // namespace

@@ -250,46 +250,97 @@ std::shared_ptr<arrow::Array> strings(const std::vector<std::string>& values) { 
   return builder.Finish().ValueOrDie();
 }
 
+// The same logical rows as CSV text and as Arrow columns.
+struct Column {
+  std::string name;
+  std::shared_ptr<arrow::Array> array;
+  std::vector<std::string> texts;
+};
+template <class Builder, class Make>
+Column column_of(const std::string& name, int rows, const Make& make) {
+  Builder builder;
+  Column column{name, nullptr, {}};
+  for (int i = 0; i < rows; ++i) {
+    const auto value = make();
+    EXPECT_TRUE((value ? builder.Append(*value) : builder.AppendNull()).ok());
+    column.texts.push_back(value ? fmt::format("{}", *value) : "");
+  }
+  column.array = builder.Finish().ValueOrDie();
+  return column;
+}
+template <class Builder, class Make>
+Column lists_of(const std::string& name, int rows, Rng& rng, const Make& make) {
+  auto values = std::make_shared<Builder>();
+  arrow::ListBuilder builder(arrow::default_memory_pool(), values);
+  Column column{name, nullptr, {}};
+  for (int i = 0; i < rows; ++i) {
+    std::string text;
+    const bool is_null = rng.below(9) == 0;
+    EXPECT_TRUE((is_null ? builder.AppendNull() : builder.Append()).ok());
+    for (uint64_t k = 0, count = is_null ? 0 : rng.below(6); k < count; ++k) {
+      const auto value = make();
+      EXPECT_TRUE((value ? values->Append(*value) : values->AppendNull()).ok());
+      text += (k > 0 ? " " : "") + (value ? fmt::format("{}", *value) : "");
+    }
+    column.texts.push_back(text);
+  }
+  column.array = builder.Finish().ValueOrDie();
+  return column;
+}
+
+// Whole numbers of all sizes, texts that repeat and so are read as dictionaries, texts that do not, lists of both, labels.
 TEST(Prepare, CsvAndParquetGiveTheSameBytes) {
   Folder folder;
-  const std::string schema =
-      "features: [{name: u}, {name: c, min_count: 2}, {name: p, kind: number}, {name: q, column: p, kind: number, bins: 5}, "
-      "{name: l, kind: ids, separator: \" \"}]\n"
-      "group: u\nscenario: c\ntasks: [{name: click, label: click}]\n";
   Rng rng(4);
-  std::string csv = "u,c,p,l,click\n";
-  arrow::Int64Builder u;
-  std::vector<std::string> c;
-  arrow::DoubleBuilder p;
-  arrow::ListBuilder l(arrow::default_memory_pool(), std::make_shared<arrow::Int32Builder>());
-  arrow::BooleanBuilder click;
-  for (int i = 0; i < 3000; ++i) {
-    const int64_t user = static_cast<int64_t>(rng.next());
-    const std::string category = rng.below(5) == 0 ? "" : "c" + std::to_string(rng.below(40));
-    const double price = rng.normal();
-    const int64_t first = static_cast<int64_t>(rng.below(30)), second = static_cast<int64_t>(rng.below(30));
-    const bool label = rng.below(2);
-    csv += fmt::format("{},{},{},{} {},{}\n", user, category, price, first, second, label ? 1 : 0);
-    ASSERT_TRUE(u.Append(user).ok());
-    c.push_back(category);
-    ASSERT_TRUE(p.Append(price).ok());
-    ASSERT_TRUE(l.Append().ok());
-    auto& elements = static_cast<arrow::Int32Builder&>(*l.value_builder());
-    ASSERT_TRUE(elements.Append(static_cast<int32_t>(first)).ok() && elements.Append(static_cast<int32_t>(second)).ok());
-    ASSERT_TRUE(click.Append(label).ok());
+  const int rows = 3000;
+  auto one_of = [&](uint64_t count) { return rng.below(count); };
+  std::vector<Column> columns;
+  columns.push_back(column_of<arrow::Int64Builder>("u", rows, [&] { return std::optional(static_cast<int64_t>(rng.next())); }));
+  columns.push_back(column_of<arrow::UInt64Builder>("v", rows, [&] {
+    return one_of(9) == 0 ? std::nullopt : std::optional(one_of(40) == 0 ? UINT64_MAX - one_of(3) : rng.next() >> one_of(64));
+  }));
+  columns.push_back(column_of<arrow::Int8Builder>("n", rows, [&] { return std::optional(static_cast<int8_t>(one_of(100)) - 5); }));
+  columns.push_back(column_of<arrow::StringBuilder>("c", rows, [&] {
+    return one_of(5) == 0 ? std::nullopt : std::optional("c" + std::to_string(one_of(40)));
+  }));
+  columns.push_back(column_of<arrow::StringBuilder>("s", rows, [&] {
+    return std::optional(std::string(one_of(30), 'a') + "é" + std::to_string(one_of(100000)) + (one_of(20) == 0 ? "NA" : ""));
+  }));
+  columns.push_back(column_of<arrow::DoubleBuilder>("p", rows, [&] { return std::optional(rng.normal()); }));
+  columns.push_back(lists_of<arrow::Int32Builder>("l", rows, rng, [&] { return std::optional(static_cast<int>(one_of(30)) - 2); }));
+  columns.push_back(lists_of<arrow::StringBuilder>("t", rows, rng, [&] {
+    return one_of(7) == 0 ? std::nullopt : std::optional(one_of(9) == 0 ? "NA" : "tag_" + std::to_string(one_of(50)));
+  }));
+  columns.push_back(column_of<arrow::Int8Builder>("click", rows, [&] { return std::optional(static_cast<int8_t>(one_of(2))); }));
+
+  std::string csv;
+  arrow::FieldVector fields;
+  arrow::ArrayVector arrays;
+  for (const auto& column : columns) {
+    csv += (csv.empty() ? "" : ",") + column.name;
+    fields.push_back(arrow::field(column.name, column.array->type()));
+    arrays.push_back(column.array);
   }
-  auto list = l.Finish().ValueOrDie();
-  auto table = arrow::Table::Make(
-      arrow::schema({arrow::field("u", arrow::int64()), arrow::field("c", arrow::utf8()), arrow::field("p", arrow::float64()),
-                     arrow::field("l", list->type()), arrow::field("click", arrow::boolean())}),
-      {u.Finish().ValueOrDie(), strings(c), p.Finish().ValueOrDie(), list, click.Finish().ValueOrDie()});
+  for (int i = 0; i < rows; ++i)
+    for (size_t c = 0; c < columns.size(); ++c) csv += (c == 0 ? "\n" : ",") + columns[c].texts[i];
+  const std::string schema =
+      "features: [{name: u}, {name: v}, {name: n}, {name: c, min_count: 2}, {name: s}, {name: s_hash, column: s, hash_buckets: 50}, "
+      "{name: v_hash, column: v, hash_buckets: 50}, {name: p, kind: number}, {name: q, column: p, kind: number, bins: 5}, "
+      "{name: l, kind: ids, separator: \" \"}, {name: t, kind: ids, separator: \" \", max_length: 3}, "
+      "{name: r, column: t, kind: sequence, table: t, separator: \" \", max_length: 2}]\n"
+      "group: u\nscenario: c\ntasks: [{name: click, label: click}]\n";
   prepare_csv(folder, schema, csv);
-  PrepareConfig config;
-  config.schema = folder / "schema.yaml";
-  config.train.files = {folder.write_parquet("train.parquet", table)};
-  config.output = folder / "parquet";
-  prepare(config);
-  EXPECT_EQ(contents(folder / "out"), contents(folder / "parquet"));
+  const auto expected = contents(folder / "out");
+  const auto table = arrow::Table::Make(arrow::schema(fields), arrays);
+  for (int64_t group_rows : {700, 1 << 20}) {
+    PrepareConfig config;
+    config.schema = folder / "schema.yaml";
+    config.train.files = {folder.write_parquet("train.parquet", table, group_rows)};
+    config.output = folder / "parquet";
+    config.force = true;
+    prepare(config);
+    EXPECT_EQ(contents(folder / "parquet"), expected);
+  }
 }
 
 // Everything a schema can ask for, in rows that straddle blocks.

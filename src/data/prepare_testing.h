@@ -35,9 +35,10 @@ class Folder {
     write_file_atomic(path_ / name, content);
     return (path_ / name).string();
   }
-  std::string write_parquet(const std::string& name, const std::shared_ptr<arrow::Table>& table) const {
+  std::string write_parquet(const std::string& name, const std::shared_ptr<arrow::Table>& table,
+                            int64_t group_rows = parquet::DEFAULT_MAX_ROW_GROUP_LENGTH) const {
     auto sink = arrow::io::FileOutputStream::Open((path_ / name).string()).ValueOrDie();
-    EXPECT_TRUE(parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), sink).ok());
+    EXPECT_TRUE(parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), sink, group_rows).ok());
     EXPECT_TRUE(sink->Close().ok());
     return (path_ / name).string();
   }

@@ -44,12 +44,13 @@ std::string RawChunk::where(int64_t row, const std::string& column) const {
 }
 
 struct CellReader::State {
-  State(const RawChunk& chunk_in, int column_index, const Schema& schema)
+  State(const RawChunk& chunk_in, int column_index, const Schema& schema, bool is_dictionary)
       : chunk(chunk_in),
         name(chunk.columns->column_name(column_index)),
         texts(chunk.columns->column(column_index), chunk.file + ", column " + name),
         missing(schema.missing),
         is_list(texts.is_list()) {
+    if (is_dictionary || chunk.columns->column(column_index)->type_id() == arrow::Type::DICTIONARY) return;
     if (int64_t bad = texts.find_invalid(); bad >= 0) throw Error(ErrorKind::Data, chunk.where(bad, name), kNotUtf8);
   }
 
@@ -65,12 +66,11 @@ struct CellReader::State {
   MissingTexts missing;
   bool is_list;
   std::vector<std::string_view> views;
-  std::vector<size_t> ends;
   std::string bytes;  // of numbers
 };
 
-CellReader::CellReader(const RawChunk& chunk, int column_index, const Schema& schema)
-    : state_(std::make_shared<State>(chunk, column_index, schema)) {}
+CellReader::CellReader(const RawChunk& chunk, int column_index, const Schema& schema, bool is_dictionary)
+    : state_(std::make_shared<State>(chunk, column_index, schema, is_dictionary)) {}
 
 Cell CellReader::cell(int64_t row) {
   state_->refuse_list(row);
@@ -95,34 +95,32 @@ bool CellReader::numbers(int64_t first, size_t count, double* out) {
   return !state_->is_list && !state_->missing.has_numbers() && state_->texts.get_numbers(first, count, out);
 }
 
+bool CellReader::whole_numbers(int64_t first, size_t count, uint64_t* out, bool* known) {
+  return !state_->is_list && !state_->missing.has_numbers() && state_->texts.get_whole_numbers(first, count, out, known);
+}
+
 bool CellReader::is_float() const { return state_->texts.is_float(); }
 bool CellReader::is_list() const { return state_->is_list; }
 
-void CellReader::elements(int64_t row, const std::string& separator, std::vector<std::string_view>& out) {
+std::pair<int64_t, int64_t> CellReader::list_range(int64_t row) const { return state_->texts.list_range(row); }
+const std::shared_ptr<arrow::Array>& CellReader::list_elements() const { return state_->texts.list_elements(); }
+
+void CellReader::elements(int64_t first, size_t count, const std::string& separator, std::vector<std::string_view>& out,
+                          std::vector<size_t>& ends) {
   State& state = *state_;
+  if (state.is_list) return state.texts.get_elements(first, count, state.missing, out, ends, state.bytes);
   out.clear();
-  auto is_kept = [&](std::string_view text) { return !text.empty() && !state.missing.contains(text); };
-  if (state.is_list) {
-    state.bytes.clear();
-    state.ends.clear();
-    state.texts.for_each(row, [&](std::string_view text) {
-      if (!is_kept(text)) return;
-      state.bytes += text;
-      state.ends.push_back(state.bytes.size());
-    });
-    size_t start = 0;
-    for (size_t end : state.ends) {
-      out.emplace_back(state.bytes.data() + start, end - start);
-      start = end;
-    }
-  } else if (const Cell whole = cell(row); !whole.missing) {
-    std::string_view rest = whole.text;
-    auto add = [&](std::string_view text) {
-      if (is_kept(text)) out.push_back(text);
-    };
+  ends.clear();
+  state.views.resize(count);
+  texts(first, count, state.views.data());
+  auto add = [&](std::string_view text) {
+    if (!text.empty() && !state.missing.contains(text)) out.push_back(text);
+  };
+  for (std::string_view rest : state.views) {
     for (size_t end; (end = rest.find(separator)) != std::string_view::npos; rest.remove_prefix(end + separator.size()))
       add(rest.substr(0, end));
     add(rest);
+    ends.push_back(out.size());
   }
 }
 
@@ -318,12 +316,10 @@ struct RawReader::State {
   // Dictionaries of the file itself; those of side tables were checked when they were loaded.
   void check_dictionaries(const RawChunk& chunk) const {
     for (size_t c = 0; c < columns.size(); ++c) {
-      const arrow::Array& column = *chunk.columns->column(static_cast<int>(c));
-      if (origins[c].kind != Origin::Kind::Own || column.type_id() != arrow::Type::DICTIONARY) continue;
-      const auto& array = static_cast<const arrow::DictionaryArray&>(column);
-      int64_t bad = find_invalid_text(*array.dictionary());
-      for (int64_t i = 0; bad >= 0 && i < array.length(); ++i)
-        if (array.IsValid(i) && array.GetValueIndex(i) == bad) throw Error(ErrorKind::Data, chunk.where(i, columns[c]), kNotUtf8);
+      const auto& column = chunk.columns->column(static_cast<int>(c));
+      if (origins[c].kind != Origin::Kind::Own || column->type_id() != arrow::Type::DICTIONARY) continue;
+      if (int64_t bad = CellTexts(column, chunk.file + ", column " + columns[c]).find_invalid(); bad >= 0)
+        throw Error(ErrorKind::Data, chunk.where(bad, columns[c]), kNotUtf8);
     }
   }
 

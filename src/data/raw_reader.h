@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "data/expression.h"
@@ -38,11 +39,12 @@ struct RawChunk {
 
 // Reads the cells of one column of a chunk as text. Integers of Parquet/Arrow become decimal text (exact to 64 bits, signed and
 // unsigned), bools 0/1, dates and timestamps ISO text, floats their shortest round-trip text. Missing is a null, the NaN of a
-// floating column, or a text in schema.missing. UTF-8 is checked here: Error Data on an invalid byte. The chunk must outlive the
-// reader.
+// floating column, or a text in schema.missing. The chunk must outlive the reader.
 class CellReader {
  public:
-  CellReader(const RawChunk& chunk, int column_index, const Schema& schema);
+  // UTF-8 is checked here, but for dictionaries, which RawReader checks: Error Data on an invalid byte. `is_dictionary`: the column
+  // holds the values of one.
+  CellReader(const RawChunk& chunk, int column_index, const Schema& schema, bool is_dictionary = false);
   Cell cell(int64_t row);            // valid until the next call
   // Rows first .. first+count-1; valid until the next call of any function.
   void cells(int64_t first, size_t count, Cell* out);
@@ -51,11 +53,18 @@ class CellReader {
   // Likewise, as doubles, NaN = missing: exactly what parsing the texts gives. False when that takes the texts: of texts, or
   // numbers that are infinite or may be one of schema.missing.
   bool numbers(int64_t first, size_t count, double* out);
+  // Likewise, as whole numbers, whose texts are those of the cells; 0 and false in `known` where missing. False when that takes the
+  // texts: of texts, or numbers that are negative or may be one of schema.missing.
+  bool whole_numbers(int64_t first, size_t count, uint64_t* out, bool* known);
   bool is_float() const;             // the raw column, or its list's element, is a floating type: ids refuse it
   bool is_list() const;              // an Arrow list; cell() is an Error Data on it
-  // The elements of a list cell, or of a text cell split at `separator`; missing and empty elements are left out. Replaces `out`,
-  // which is valid until the next call of any function.
-  void elements(int64_t row, const std::string& separator, std::vector<std::string_view>& out);
+  // The elements of the rows' lists, or of their texts split at `separator`; missing and empty ones are left out. Of row first + i
+  // those up to ends[i]. Replaces both; `out` is valid until the next call of any function.
+  void elements(int64_t first, size_t count, const std::string& separator, std::vector<std::string_view>& out,
+                std::vector<size_t>& ends);
+  // Of an Arrow list: where the elements of a row stand among those of all rows, and these.
+  std::pair<int64_t, int64_t> list_range(int64_t row) const;
+  const std::shared_ptr<arrow::Array>& list_elements() const;
 
  private:
   struct State;

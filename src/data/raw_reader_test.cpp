@@ -37,7 +37,9 @@ void ok(const arrow::Status& status) {
 
 Strings elements_of(CellReader& cells, int64_t row, const std::string& separator = ",") {
   std::vector<std::string_view> elements = {"left", "over", "from", "before"};
-  cells.elements(row, separator, elements);
+  std::vector<size_t> ends = {7, 7};
+  cells.elements(row, 1, separator, elements, ends);
+  EXPECT_EQ(ends, std::vector<size_t>{elements.size()});
   return Strings(elements.begin(), elements.end());
 }
 
@@ -92,9 +94,12 @@ class RawReaderTest : public ::testing::Test {
     ok(stream->Close());
     return path(name);
   }
-  std::string write_parquet(const std::string& name, const arrow::Table& table, int64_t group_rows = 1 << 20) {
+  std::string write_parquet(const std::string& name, const arrow::Table& table, int64_t group_rows = 1 << 20,
+                            bool checksums = true) {
     auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
-    auto properties = parquet::WriterProperties::Builder().enable_page_checksum()->build();
+    parquet::WriterProperties::Builder builder;
+    if (checksums) builder.enable_page_checksum();
+    auto properties = builder.build();
     ok(parquet::arrow::WriteTable(table, arrow::default_memory_pool(), ok(arrow::io::FileOutputStream::Open(path(name))),
                                   group_rows, properties, arrow_properties));
     return path(name);
@@ -554,6 +559,80 @@ TEST_F(RawReaderTest, InvalidUtf8InParquetAndArrow) {
   }
 }
 
+// A text column, and a list of texts, with few values among many rows: Parquet keeps them as dictionaries.
+struct RepeatedTexts {
+  std::vector<std::optional<std::string>> words;
+  std::vector<Strings> lists;
+  std::shared_ptr<arrow::Table> table;
+
+  // `bad`: the row of a text that is not UTF-8.
+  explicit RepeatedTexts(int rows, int bad = -1, int bad_list = -1) {
+    Rng rng(9);
+    auto values = std::make_shared<arrow::StringBuilder>();
+    arrow::ListBuilder builder(arrow::default_memory_pool(), values);
+    for (int i = 0; i < rows; ++i) {
+      words.push_back(rng.below(6) == 0 ? std::nullopt : std::optional(fmt::format("word {}", rng.below(20))));
+      if (i == bad) words.back() = "\xff";
+      Strings& list = lists.emplace_back();
+      ok(builder.Append());
+      for (uint64_t k = 0, count = rng.below(4); k < count; ++k) list.push_back(fmt::format("e{}", rng.below(30)));
+      if (i == bad_list) list.push_back("\xff");
+      for (const auto& element : list) ok(values->Append(element));
+    }
+    table = table_of({{"word", texts(words)}, {"list", ok(builder.Finish())}});
+  }
+};
+
+TEST_F(RawReaderTest, RepeatedTextsOfParquetAreDictionaries) {
+  RepeatedTexts expected(5000);
+  for (int64_t group_rows : {1700, 5000})
+    for (int64_t chunk_bytes : {1000, 8 << 20}) {
+      RawReader::Options options;
+      options.chunk_bytes = chunk_bytes;
+      RawReader reader({{write_parquet("a.parquet", *expected.table, group_rows)}}, schema_, {"list", "word"}, options);
+      RawChunk chunk;
+      size_t row = 0;
+      while (reader.next(chunk)) {
+        EXPECT_EQ(chunk.columns->column(1)->type_id(), arrow::Type::DICTIONARY);
+        CellReader lists(chunk, 0, schema_), words(chunk, 1, schema_);
+        EXPECT_EQ(lists.list_elements()->type_id(), arrow::Type::DICTIONARY);
+        for (int64_t i = 0; i < chunk.rows(); ++i, ++row) {
+          ASSERT_EQ(elements_of(lists, i), expected.lists[row]);
+          const Cell cell = words.cell(i);
+          ASSERT_EQ(cell.missing ? std::nullopt : std::optional(std::string(cell.text)), expected.words[row]);
+        }
+      }
+      EXPECT_EQ(row, 5000u);
+    }
+}
+
+TEST_F(RawReaderTest, InvalidUtf8InADictionaryNamesTheRow) {
+  const std::string file = write_parquet("a.parquet", *RepeatedTexts(5000, 3210).table);
+  expect_error(error_of({file}, {"word"}), ErrorKind::Data, file + ", row 3211, column word", {"UTF-8"});
+  RawReader::Options options;
+  options.chunk_bytes = 1000;  // the dictionary stands in the chunks before, too
+  expect_error(error_of({file}, {"word"}, options), ErrorKind::Data, file + ", row 3211, column word", {"UTF-8"});
+  const std::string lists = write_parquet("b.parquet", *RepeatedTexts(5000, -1, 4321).table);
+  RawReader reader({{lists}}, schema_, {"list"}, options);
+  RawChunk chunk;
+  try {
+    while (reader.next(chunk)) CellReader(chunk, 0, schema_);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    expect_error(error, ErrorKind::Data, lists + ", row 4322, column list", {"UTF-8"});
+  }
+}
+
+// What predict hands through keeps the type that it has in the file.
+TEST_F(RawReaderTest, OwnColumnsOfParquetAreNoDictionaries) {
+  RawReader::Options options;
+  options.keep_own_columns = true;
+  RawReader reader({{write_parquet("a.parquet", *RepeatedTexts(5000).table)}}, schema_, {"word"}, options);
+  RawChunk chunk;
+  ASSERT_TRUE(reader.next(chunk));
+  EXPECT_EQ(chunk.own->column(0)->type_id(), arrow::Type::STRING);
+}
+
 TEST_F(RawReaderTest, CutOffParquetAndArrow) {
   std::vector<std::optional<int64_t>> numbers;
   std::vector<std::optional<std::string>> words;
@@ -586,8 +665,12 @@ TEST_F(RawReaderTest, FlippedBytesGiveRowsOrAnError) {
     for (int k = 0; k < i % 3; ++k) ok(values->Append("e"));
   }
   auto table = table_of({{"n", int64s(numbers)}, {"w", texts(words)}, {"l", ok(lists.Finish())}});
+  const RepeatedTexts repeated(300);  // as dictionaries, without checksums
+  auto many = table_of({{"n", repeated.table->column(0)->chunk(0)},
+                        {"w", repeated.table->column(0)->chunk(0)},
+                        {"l", repeated.table->column(1)->chunk(0)}});
   Strings files = {write_parquet("a.parquet", *table, 20), write_arrow("a.arrow", *table, false, 20),
-                   write_arrow("a.arrows", *table, true, 20),
+                   write_arrow("a.arrows", *table, true, 20), write_parquet("b.parquet", *many, 150, false),
                    write_compressed("a.csv.gz", "n,w,l\n1,2,3\n4,5,6\n", arrow::Compression::GZIP)};
   Rng rng(5);
   for (const auto& file : files) {

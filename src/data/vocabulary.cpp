@@ -13,13 +13,14 @@ namespace ektm {
 namespace {
 
 constexpr int64_t kMaxTexts = 2'000'000'000;                                // rows of a table are int32
-constexpr uint64_t kMaxTextBytes = 1 << 24, kMaxBytes = uint64_t{1} << 40;  // fields of Slot
+constexpr uint64_t kMaxTextBytes = 1 << 24;
 constexpr int64_t kTextsPerBatch = 1 << 16;
 constexpr const char* kDamaged = "the vocabulary is damaged: run `ektm prepare` again, or take the folder from a backup";
 
 }  // namespace
 
-int32_t Vocabulary::add(size_t at, std::string_view text, uint32_t hash) {
+int32_t Vocabulary::add(size_t at, const TextKey& key, std::string_view text) {
+  constexpr uint64_t kMaxBytes = uint64_t{1} << kStartBits;
   if (size() >= kMaxTexts)
     fail(ErrorKind::Data, "vocabulary", "found more than {} different values; use hash_buckets for this feature.", kMaxTexts);
   if (text.size() >= kMaxTextBytes || bytes_.size() + text.size() >= kMaxBytes)
@@ -27,10 +28,16 @@ int32_t Vocabulary::add(size_t at, std::string_view text, uint32_t hash) {
          "found a value of {} bytes among {} bytes in all; expected less than {} and {}. Use hash_buckets for this "
          "feature.",
          text.size(), bytes_.size(), kMaxTextBytes, kMaxBytes);
-  slots_[at] = {hash, static_cast<int32_t>(size()), bytes_.size(), text.size()};
-  bytes_ += text;
+  Slot& slot = slots_[at];
+  slot = {key.word, key.size, static_cast<int32_t>(size())};
+  if (key.is_exact()) {
+    bytes_ += key.text();
+  } else {
+    slot.word = key.word >> kStartBits << kStartBits | bytes_.size();
+    bytes_ += text;
+  }
   ends_.push_back(bytes_.size());
-  return slots_[at].index;
+  return slot.index;
 }
 
 void Vocabulary::grow() {
@@ -39,7 +46,8 @@ void Vocabulary::grow() {
   const size_t mask = slots_.size() - 1;
   for (const Slot& slot : old) {
     if (slot.index < 0) continue;
-    size_t at = slot.hash & mask;
+    const bool is_exact = TextKey::is_exact(slot.size);
+    size_t at = (is_exact ? TextKey::hash_of(slot.word, slot.size) : TextKey(text(slot.index)).hash) & mask;
     while (slots_[at].index >= 0) at = (at + 1) & mask;
     slots_[at] = slot;
   }

@@ -1,12 +1,12 @@
 #pragma once
-// Texts numbered from 0 in the order of their insertion: an open-addressing hash table over one buffer of bytes.
+// Texts numbered from 0 in the order of their insertion: an open-addressing hash table of their keys.
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "data/short_text.h"
+#include "data/text_key.h"
 
 namespace ektm {
 
@@ -18,45 +18,46 @@ class Vocabulary {
     const uint64_t start = index == 0 ? 0 : ends_[index - 1];
     return {bytes_.data() + start, ends_[index] - start};
   }
-  // The hash of a text that find() and insert() take.
-  static uint32_t hash(std::string_view text) { return static_cast<uint32_t>(short_text_hash(text) >> 32); }
-  // -1 when absent.
-  int32_t find(std::string_view text) const { return find(text, hash(text)); }
-  int32_t find(std::string_view text, uint32_t hash) const { return slots_.empty() ? -1 : slots_[probe(text, hash)].index; }
+  // -1 when absent. `text`, that of the key, is only looked at where the key is not exact.
+  int32_t find(std::string_view text) const { return find(TextKey(text), text); }
+  int32_t find(const TextKey& key, std::string_view text) const {
+    return slots_.empty() ? -1 : slots_[probe(key, text)].index;
+  }
   // The text's index; a new text is added. Error Data beyond 2 billion texts, or for one of more than 16 MB.
-  int32_t insert(std::string_view text) { return insert(text, hash(text)); }
-  int32_t insert(std::string_view text, uint32_t hash) {
+  int32_t insert(std::string_view text) { return insert(TextKey(text), text); }
+  int32_t insert(const TextKey& key, std::string_view text) {
     if (2 * ends_.size() >= slots_.size()) grow();
-    const size_t at = probe(text, hash);
-    return slots_[at].index >= 0 ? slots_[at].index : add(at, text, hash);
+    const size_t at = probe(key, text);
+    return slots_[at].index >= 0 ? slots_[at].index : add(at, key, text);
   }
 
-  // For look-ups of many texts whose hashes are known: a look-up misses the cache twice, at its slot and at its text. Asking for
-  // all slots, then for all texts, lets the misses overlap.
+  // For look-ups of many keys: asked for first, their misses of the cache overlap.
   bool is_large() const { return slots_.size() > kSlotsInCache; }
-  void prefetch_slot(uint32_t hash) const { __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]); }
-  void prefetch_text(uint32_t hash) const { __builtin_prefetch(bytes_.data() + slots_[hash & (slots_.size() - 1)].start); }
+  void prefetch(const TextKey& key) const { __builtin_prefetch(&slots_[key.hash & (slots_.size() - 1)]); }
 
  private:
-  static constexpr size_t kSlotsInCache = 1 << 10;
-  // All that a probe needs beside the text, which is the second and last miss of the cache.
+  static constexpr size_t kSlotsInCache = 1 << 11;
+  static constexpr int kStartBits = 40;
   struct Slot {
-    uint32_t hash = 0;                         // most probes end without a look at the text
-    int32_t index = -1;                        // -1: empty
-    uint64_t start : 40 = 0, length : 24 = 0;  // of the text in bytes_
+    uint64_t word = 0;   // of an exact key; of others the text's start in bytes_, under the upper bits of the key's word
+    uint32_t size = 0;   // of the key
+    int32_t index = -1;  // -1: empty
   };
   // The slot that holds the text, or the empty one where it belongs.
-  size_t probe(std::string_view text, uint32_t hash) const {
+  size_t probe(const TextKey& key, std::string_view text) const {
     const size_t mask = slots_.size() - 1;
-    for (size_t at = hash & mask;; at = (at + 1) & mask) {
+    const bool is_exact = key.is_exact();
+    const int compared = is_exact ? 0 : kStartBits;  // bits of the word from here on
+    for (size_t at = key.hash & mask;; at = (at + 1) & mask) {
       const Slot& slot = slots_[at];
       if (slot.index < 0) return at;
-      if (slot.hash == hash && slot.length == text.size() &&
-          short_text_equal(bytes_.data() + slot.start, text.data(), text.size()))
+      if (slot.size == key.size && (slot.word ^ key.word) >> compared == 0 &&
+          (is_exact || detail::long_equal(bytes_.data() + start_of(slot), text.data(), text.size())))
         return at;
     }
   }
-  int32_t add(size_t at, std::string_view text, uint32_t hash);
+  static uint64_t start_of(const Slot& slot) { return slot.word & ((uint64_t{1} << kStartBits) - 1); }
+  int32_t add(size_t at, const TextKey& key, std::string_view text);
   void grow();
 
   std::vector<Slot> slots_;  // a power of two, at most half full

@@ -21,6 +21,7 @@ std::vector<Entry> entries() {
       if (entry.name != "ektm") all.push_back({"{name: " + entry.name + "}", chain});
     for (const auto& backbone : backbone_names()) all.push_back({"{name: ektm, backbone: {name: " + backbone + "}}", chain});
   }
+  all.push_back({"{name: dcmt, self_normalize: false}", "parallel"});
   for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "detach_sources: false", "hard: hinge",
                            "hard: focal", "enhanced: false"})
     all.push_back({std::string("{name: ektm, ") + keys + "}", "parallel"});
@@ -71,6 +72,7 @@ TEST_P(Conformance, GradientsEqualFiniteDifferences) {
     config.model["detach_sources"] = false;
     if (config.model["hard"].as<std::string>() != "focal") config.model["hard"] = "none";
   }
+  if (config.model["stop_gradients"]) config.model["stop_gradients"] = false;
   for (YAML::Node node : {config.model, config.model["backbone"]})
     for (const char* key : {"detach_others", "detach_gates"})
       if (node && node[key]) node[key] = false;
@@ -161,6 +163,35 @@ TEST_P(Conformance, ABatchWithoutObservedLabelsOfATaskWorks) {
     if (loss.names[i] == info_.tasks.back().name) EXPECT_EQ(loss.values[static_cast<int64_t>(i)].item<float>(), 0);
 }
 
+// With attention over a sequence, every model trains it and scores each row by itself.
+TEST_P(Conformance, TakesAttentionOverSequences) {
+  for (const char* normalize : {"none", "softmax"}) {
+    RunConfig config = config_for(GetParam().model);
+    config.attention.targets = {{"history", "last_item"}, {"tags", "user"}};
+    config.attention.normalize = normalize;
+    Network network(config, info_), plain(config_for(GetParam().model), info_);
+    EXPECT_EQ(plain.parameters().count() + 2 * network.model().embedding_groups() * (16 * 32 + 32 + 32 + (std::string(normalize) == "none")),
+              network.parameters().count());
+    Batch whole = toy_batch(info_, 9, 1), first = whole;
+    first.rows = 1;
+    for (Bag& bag : first.bags) {
+      bag.offsets.resize(2);
+      bag.values.resize(static_cast<size_t>(bag.offsets[1]));
+    }
+    at::Tensor together = network.score(whole).served;
+    EXPECT_TRUE(at::allclose(together.narrow(1, 0, 1), network.score(first).served, 1e-5, 1e-6));
+    EXPECT_FALSE(at::equal(together, plain.score(whole).served));
+
+    Context context;
+    context.training = true;
+    Network::Pass pass = network.forward(whole, context);
+    network.model().loss(pass.output, make_targets(whole, tasks_)).total.backward();
+    for (const auto& entry : network.parameters().entries())
+      if (entry.name.starts_with("attention.")) EXPECT_GT(entry.tensor.grad().abs().max().item<float>(), 0) << entry.name;
+    EXPECT_GT(network.collect(whole, pass), 0);
+  }
+}
+
 std::string entry_name(const testing::TestParamInfo<Entry>& info) {
   std::string name = info.param.model + "_" + info.param.chain;
   std::string clean;
@@ -200,6 +231,28 @@ TEST(RunConfig, ReportsAllProblemsTogether) {
     EXPECT_NE(text.find("train.batch_rows: found 'many'; expected a whole number"), std::string::npos) << text;
     EXPECT_EQ(error.exit_code(), 1);
   }
+}
+
+TEST(Network, AttentionNeedsASequenceAndATargetOfItsTable) {
+  auto error_of = [](const std::string& targets) {
+    try {
+      Network(parse_run_config(parse_yaml("model: {name: mmoe}\nattention: {targets: " + targets + "}", "test"), "test", {}), toy_info("parallel"));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::Config);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  auto expect_parts = [&](const std::string& targets, const std::vector<std::string>& parts) {
+    const std::string text = error_of(targets);
+    for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << text;
+  };
+  EXPECT_EQ(error_of("{history: item, tags: user}"), "no error");
+  expect_parts("{histroy: item}", {"attention.targets.histroy", "kind ids or sequence", "history, tags", "Did you mean 'history'?"});
+  expect_parts("{item: item}", {"attention.targets.item", "kind ids or sequence"});
+  expect_parts("{history: itme}", {"attention.targets.history", "'itme'", "item, last_item", "Did you mean 'item'?"});
+  expect_parts("{history: user}", {"attention.targets.history", "'user' is of the table 'user', the sequence of the table 'item'", "item, last_item"});
+  expect_parts("{history: price}", {"attention.targets.history", "'price'", "item, last_item"});
 }
 
 TEST(Network, ATaskWeightForNoTaskIsAnError) {

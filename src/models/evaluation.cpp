@@ -190,9 +190,10 @@ nlohmann::json inspect_network(const Network& network, const Dataset& dataset, i
     json["tables"].push_back({{"name", table.name}, {"rows", table.rows}, {"width", network.embeddings().width()}});
   if (rows > 0 && sums.count("similarity")) json["similarity"] = {{"tasks", conversions}, {"matrix", matrix(sums["similarity"])}};
   if (rows > 0 && sums.count("expert_gates")) json["expert_gates"] = {{"tasks", all}, {"matrix", matrix(sums["expert_gates"])}};
-  if (rows > 0 && sums.count("gate_opening")) {
-    at::Tensor mean = sums["gate_opening"] / static_cast<double>(rows);
-    for (size_t i = 0; i < conversions.size(); ++i) json["gates"][conversions[i]] = mean[static_cast<int64_t>(i)].item<double>();
+  for (const auto& [name, key] : {std::pair{"gate_opening", "gates"}, {"clipped_propensities", "clipped_propensities"}}) {
+    if (rows == 0 || !sums.count(name)) continue;
+    at::Tensor mean = sums[name] / static_cast<double>(rows);
+    for (size_t i = 0; i < conversions.size(); ++i) json[key][conversions[i]] = mean[static_cast<int64_t>(i)].item<double>();
   }
   return json;
 }

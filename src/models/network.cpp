@@ -5,6 +5,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "models/zoo.h"
@@ -38,6 +40,45 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, at::Tensor
   return spec;
 }
 
+std::vector<std::string> names_of(const std::vector<FieldInfo>& fields) {
+  std::vector<std::string> names;
+  for (const auto& field : fields) names.push_back(field.name);
+  return names;
+}
+
+// " Did you mean 'x'?", or nothing.
+std::string suggestion(const std::string& name, const std::vector<std::string>& known) {
+  const std::string near = nearest_name(name, known);
+  return near.empty() ? "" : fmt::format(" Did you mean '{}'?", near);
+}
+
+// Bag -> field, from the names in attention.targets.
+std::map<int64_t, int64_t> attention_pairs(const AttentionConfig& config, const DatasetInfo& info) {
+  const std::vector<std::string> bags = names_of(info.bags), fields = names_of(info.fields);
+  std::map<int64_t, int64_t> pairs;
+  for (const auto& [sequence, target] : config.targets) {
+    const std::string where = "attention.targets." + sequence;
+    const int64_t bag = std::find(bags.begin(), bags.end(), sequence) - bags.begin();
+    if (bag == static_cast<int64_t>(bags.size()))
+      fail(ErrorKind::Config, where, "no feature of kind ids or sequence has this name; the data set's are: {}.{}", fmt::join(bags, ", "),
+           suggestion(sequence, bags));
+    const int32_t table = info.bags[bag].table;
+    std::vector<std::string> fitting;
+    for (const auto& field : info.fields)
+      if (field.table == table) fitting.push_back(field.name);
+    const std::string expected = fitting.empty() ? "no feature of kind id shares the sequence's table: give one the same `table` in the schema, and prepare again"
+                                                 : fmt::format("expected one of kind id that shares the sequence's table: {}", fmt::join(fitting, ", "));
+    const int64_t field = std::find(fields.begin(), fields.end(), target) - fields.begin();
+    if (field == static_cast<int64_t>(fields.size()))
+      fail(ErrorKind::Config, where, "no embedded feature is called '{}'; {}.{}", target, expected, suggestion(target, fitting));
+    if (info.fields[field].table != table)
+      fail(ErrorKind::Config, where, "'{}' is of the table '{}', the sequence of the table '{}'; {}.", target, info.tables[info.fields[field].table].name,
+           info.tables[table].name, expected);
+    pairs.emplace(bag, field);
+  }
+  return pairs;
+}
+
 }  // namespace
 
 Network::Network(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity)
@@ -45,8 +86,15 @@ Network::Network(const RunConfig& config, const DatasetInfo& info, at::Tensor la
   ModelSpec spec = make_spec(config, info, std::move(label_similarity));
   const ModelEntry& entry = find_model(config.model["name"].as<std::string>(), "model.name");
   model_ = entry.make(config.model, spec, parameters_);
+  std::vector<int64_t> unpooled;
+  for (const auto& [bag, field] : attention_pairs(config.attention, info)) {
+    const int64_t dim = config.embedding.dim;
+    sequences_.push_back({bag, (static_cast<int64_t>(info.fields.size()) + bag) * dim, field * dim,
+                          TargetAttention(parameters_, "attention." + info.bags[bag].name, model_->embedding_groups(), dim, config.attention)});
+    unpooled.push_back(bag);
+  }
   parameters_.flatten();
-  embeddings_ = std::make_unique<EmbeddingStore>(info, config.embedding, model_->embedding_groups(), static_cast<uint64_t>(config.seed));
+  embeddings_ = std::make_unique<EmbeddingStore>(info, config.embedding, model_->embedding_groups(), static_cast<uint64_t>(config.seed), unpooled);
   EKTM_CHECK(embeddings_->features() == spec.features);
 }
 
@@ -55,10 +103,32 @@ Network::Pass Network::forward(const Batch& batch, Context& context) const {
   {
     EKTM_PROFILE("gather");
     pass.x = embeddings_->gather(batch, context.training);
+    for (const Sequence& sequence : sequences_) {
+      pass.values.push_back(embeddings_->look_up(batch, sequence.bag, context.training));
+      // A leaf of its own, on x's memory: a slice of x would make backward fill the rest of x with zeros.
+      pass.queries.push_back(pass.x.detach().narrow(2, sequence.target_column, embeddings_->dim()).set_requires_grad(context.training));
+    }
   }
   EKTM_PROFILE("forward");
-  pass.output = model_->forward(pass.x, context);
+  at::Tensor x = pass.x;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const std::vector<int32_t>& offsets = batch.bags[sequences_[i].bag].offsets;
+    at::Tensor starts = at::empty({static_cast<int64_t>(offsets.size())}, at::kInt);
+    std::memcpy(starts.data_ptr<int32_t>(), offsets.data(), offsets.size() * sizeof(int32_t));
+    x = ops::put_columns(x, sequences_[i].attention.forward(pass.values[i], pass.queries[i], starts), sequences_[i].column);
+  }
+  pass.output = model_->forward(x, context);
   return pass;
+}
+
+double Network::collect(const Batch& batch, const Pass& pass) {
+  at::Tensor x_grad = pass.x.grad();
+  std::vector<at::Tensor> value_grads;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    value_grads.push_back(pass.values[i].grad());
+    x_grad.narrow(2, sequences_[i].target_column, embeddings_->dim()).add_(pass.queries[i].grad());
+  }
+  return embeddings_->collect(batch, x_grad, value_grads);
 }
 
 Network::Scores Network::score(const Batch& batch, bool diagnose) const {

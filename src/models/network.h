@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/run_config.h"
+#include "nn/attention.h"
 #include "nn/embedding.h"
 #include "nn/model.h"
 
@@ -17,10 +18,13 @@ class Network {
   Network(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity = {});
 
   struct Pass {
-    at::Tensor x;  // [G,B,D], a leaf whose gradient goes to the embeddings
+    at::Tensor x;  // [G,B,D], a leaf whose gradient goes to the embeddings; so do those of
+    std::vector<at::Tensor> values, queries;  // sequences under attention: [N,W] and [G,B,dim] each
     ModelOutput output;
   };
   Pass forward(const Batch& batch, Context& context) const;
+  // After backward, once a pass: hands its gradients to the embeddings, as EmbeddingStore::collect.
+  double collect(const Batch& batch, const Pass& pass);
 
   // Probabilities of a batch, without gradients.
   struct Scores {
@@ -43,6 +47,11 @@ class Network {
   const ParameterStore& parameters() const { return parameters_; }
 
  private:
+  struct Sequence {  // under attention
+    int64_t bag, column, target_column;  // columns of x: the first of the pooled sequence, and of its target
+    TargetAttention attention;
+  };
+  std::vector<Sequence> sequences_;  // by bag, ascending
   DatasetInfo info_;
   ParameterStore parameters_;
   std::unique_ptr<Model> model_;

@@ -35,9 +35,11 @@ RunConfig parse_run_config(YAML::Node root, const std::string& name, const std::
 std::string run_config_text(const RunConfig& config) {
   YAML::Node root = write_config(config);
   YAML::Node ordered(YAML::NodeType::Map);
-  for (const char* key : {"data", "seed", "threads"}) ordered[key] = root[key];
+  for (const auto& item : root)
+    if (item.second.IsScalar()) ordered[item.first] = item.second;
   ordered["model"] = config.model;
-  for (const char* key : {"embedding", "optimizer", "loss", "train"}) ordered[key] = root[key];
+  for (const auto& item : root)
+    if (!item.second.IsScalar()) ordered[item.first] = item.second;
   return to_text(ordered);
 }
 

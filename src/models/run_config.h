@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "config/yaml.h"
+#include "nn/attention.h"
 #include "nn/embedding.h"
 
 namespace ektm {
@@ -29,10 +30,36 @@ struct OptimizerConfig {
   }
 };
 
+// The keys of single methods of loss.balance; docs/balancing.md has their equations.
+struct BalancingConfig {
+  double learning_rate = 0.025, temperature = 2, alpha = 1.5, c = 0.4, relax = 0.7, decay = 0.9;
+  int64_t window_steps = 100;
+  std::string normalize = "none", target, direction = "both";
+  void fields(FieldVisitor& v) {
+    v.field("learning_rate", learning_rate, {0, 10}, "uncertainty, gradnorm: Adam's step size of the learned numbers; constant");
+    v.field("temperature", temperature, {1e-3, 1e3}, "dwa: the larger, the more equal the weights");
+    v.field("window_steps", window_steps, {1, int64_t{1} << 40}, "dwa: steps over which a loss is averaged (the paper: an epoch)");
+    v.field("alpha", alpha, {0, 100}, "gradnorm: how strongly tasks that learn slowly are favoured; 0 = equal norms");
+    v.field("c", c, {0, 100}, "cagrad: radius of the search around the mean gradient, as a share of its norm; 0 = the mean gradient itself");
+    v.field("normalize", normalize, {"none", "norm", "loss"}, "mgda: what a task's gradient is divided by while its weight is sought");
+    v.field("target", target, "metabalance: the task whose gradient the others are scaled to; empty = the last one");
+    v.field("relax", relax, {0, 1}, "metabalance: 1 = the others get the target's norm, 0 = they keep their own (r in the paper)");
+    v.field("decay", decay, {0, 0.999999}, "metabalance: decay of the moving averages of norms (beta in the paper)");
+    v.field("direction", direction, {"both", "shrink", "enlarge"},
+            "metabalance: which of the others' gradients are scaled: all, those with a larger norm than the target's, those with a smaller one");
+  }
+};
+
 struct LossConfig {
   std::vector<std::pair<std::string, double>> task_weights;
+  std::string balance = "fixed";
+  BalancingConfig balancing;
   void fields(FieldVisitor& v) {
     v.field("task_weights", task_weights, {0, 1e6}, "task: weight in the loss; 1 where absent");
+    v.field("balance", balance, {"fixed", "uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "mgda", "metabalance"},
+            "how the tasks' losses, or their gradients in what they share, are brought together (docs/balancing.md): fixed = the sum of the losses; "
+            "all from gradnorm on need a backward pass for each task");
+    v.group("balancing", balancing, "");
   }
 };
 
@@ -71,6 +98,7 @@ struct RunConfig {
   std::string precision = "auto";
   YAML::Node model;      // resolved: `name` and every key of that model
   EmbeddingConfig embedding;
+  AttentionConfig attention;
   OptimizerConfig optimizer;
   LossConfig loss;
   TrainSection train;
@@ -82,6 +110,7 @@ struct RunConfig {
             "of the factors of training's matrix products; weights, sums and everything else are float32, and so is scoring. auto = bf16 where the "
             "CPU multiplies such numbers faster (AMX, AVX512-BF16), else f32; a run keeps what it began with");
     v.group("embedding", embedding, "");
+    v.group("attention", attention, "");
     v.group("optimizer", optimizer, "");
     v.group("loss", loss, "");
     v.group("train", train, "");

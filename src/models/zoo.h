@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "config/yaml.h"
@@ -58,6 +59,18 @@ YAML::Node resolve_config(const YAML::Node& node, ConfigErrors& errors, const st
   return resolved;
 }
 
+// ModelEntry::make_backbone; null where there is no class.
+template <class Config, class Class = void>
+auto backbone_maker() -> std::unique_ptr<Backbone> (*)(const YAML::Node&, const ModelSpec&, ParameterStore&) {
+  if constexpr (std::is_void_v<Class>) {
+    return nullptr;
+  } else {
+    return [](const YAML::Node& node, const ModelSpec& spec, ParameterStore& store) -> std::unique_ptr<Backbone> {
+      return std::make_unique<Class>(read_resolved<Config>(node), spec, store);
+    };
+  }
+}
+
 }  // namespace ektm
 
 // At the end of src/models/<name>.cpp, inside namespace ektm: a backbone with linear heads.
@@ -74,4 +87,18 @@ YAML::Node resolve_config(const YAML::Node& node, ConfigErrors& errors, const st
             [](const YAML::Node& node, const ModelSpec& spec, ParameterStore& store) -> std::unique_ptr<Backbone> {               \
               return std::make_unique<Class>(read_resolved<Config>(node), spec, store);                                           \
             }};                                                                                                                   \
+  }
+
+// The same for a class derived from Model. Where its task features serve other models, the class of its backbone follows.
+#define EKTM_MODEL(name, Config, Class, summary, source, ...)                                                                     \
+  ModelEntry zoo_entry_##name() {                                                                                                 \
+    return {#name, summary, source,                                                                                               \
+            [] { return describe(Config{}); },                                                                                    \
+            [](const YAML::Node& node, ConfigErrors& errors, const std::string& prefix) {                                         \
+              return resolve_config<Config>(node, errors, prefix, #name);                                                         \
+            },                                                                                                                    \
+            [](const YAML::Node& node, const ModelSpec& spec, ParameterStore& store) -> std::unique_ptr<Model> {                  \
+              return std::make_unique<Class>(read_resolved<Config>(node), spec, store);                                           \
+            },                                                                                                                    \
+            backbone_maker<Config __VA_OPT__(, ) __VA_ARGS__>()};                                                                  \
   }

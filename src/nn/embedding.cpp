@@ -37,9 +37,9 @@ at::Tensor empty_table(at::IntArrayRef sizes) {
 
 }  // namespace
 
-EmbeddingStore::EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, int64_t groups, uint64_t seed)
+EmbeddingStore::EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, int64_t groups, uint64_t seed, std::vector<int64_t> unpooled)
     : config_(std::move(config)), groups_(groups), field_count_(static_cast<int64_t>(info.fields.size())),
-      number_count_(static_cast<int64_t>(info.numbers.size())), fields_(info.fields), bags_(info.bags) {
+      number_count_(static_cast<int64_t>(info.numbers.size())), fields_(info.fields), bags_(info.bags), unpooled_(std::move(unpooled)) {
   EKTM_CHECK(groups_ >= 1);
   features_ = (field_count_ + static_cast<int64_t>(bags_.size())) * config_.dim + number_count_;
   offsets_.push_back(0);
@@ -87,7 +87,8 @@ at::Tensor EmbeddingStore::gather(const Batch& batch, bool training) const {
         const Bag& bag = batch.bags[k];
         const int32_t first = bag.offsets[b], last = bag.offsets[b + 1];
         std::fill(pooled.begin(), pooled.end(), 0.f);
-        for (int32_t i = first; i < last; ++i) {
+        const bool pools = !std::binary_search(unpooled_.begin(), unpooled_.end(), static_cast<int64_t>(k));
+        for (int32_t i = first; pools && i < last; ++i) {
           const float* source = weights + (offsets_[bags_[k].table] + bag.values[i]) * width;
           for (int64_t w = 0; w < width; ++w) pooled[w] += source[w];
         }
@@ -106,6 +107,24 @@ at::Tensor EmbeddingStore::gather(const Batch& batch, bool training) const {
   return x;
 }
 
+at::Tensor EmbeddingStore::look_up(const Batch& batch, int64_t bag, bool training) const {
+  constexpr int64_t kAhead = 8;  // rows of large tables come from memory
+  const std::vector<int32_t>& values = batch.bags[bag].values;
+  const int64_t count = static_cast<int64_t>(values.size()), width = this->width();
+  at::Tensor result = at::empty({count, width});
+  float* out = result.data_ptr<float>();
+  const float* rows = weights_.const_data_ptr<float>() + offsets_[bags_[bag].table] * width;
+  parallel_for(0, count, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + kAhead < end)
+        for (int64_t w = 0; w < width; w += 16) __builtin_prefetch(rows + values[i + kAhead] * width + w);
+      std::memcpy(out + i * width, rows + values[i] * width, width * sizeof(float));
+    }
+  });
+  if (training) result.set_requires_grad(true);
+  return result;
+}
+
 // A stable radix sort by row: equal rows keep the order of the batch, so sums do not depend on threads.
 void EmbeddingStore::sort_lookups() {
   constexpr int kBits = 11, kBuckets = 1 << kBits;
@@ -119,9 +138,15 @@ void EmbeddingStore::sort_lookups() {
   }
 }
 
-double EmbeddingStore::collect(const Batch& batch, const at::Tensor& x_grad) {
+double EmbeddingStore::collect(const Batch& batch, const at::Tensor& x_grad, const std::vector<at::Tensor>& value_grads) {
   const int64_t dim = config_.dim, width = this->width();
   EKTM_CHECK(x_grad.is_contiguous() && x_grad.size(0) == groups_ && x_grad.size(1) == batch.rows && x_grad.size(2) == features_);
+  EKTM_CHECK(value_grads.size() == unpooled_.size());
+  std::vector<const float*> of_values;
+  for (size_t u = 0; u < unpooled_.size(); ++u) {
+    EKTM_CHECK(value_grads[u].is_contiguous() && value_grads[u].numel() == static_cast<int64_t>(batch.bags[unpooled_[u]].values.size()) * width);
+    of_values.push_back(value_grads[u].const_data_ptr<float>());
+  }
   lookups_.clear();
   sources_.clear();
   auto add = [&](int64_t row, int64_t sample, int64_t slot, float scale) {
@@ -132,6 +157,11 @@ double EmbeddingStore::collect(const Batch& batch, const at::Tensor& x_grad) {
     for (int64_t f = 0; f < field_count_; ++f) add(offsets_[fields_[f].table] + batch.ids[b * field_count_ + f], b, f, 1.f);
   for (size_t k = 0; k < bags_.size(); ++k) {
     const Bag& bag = batch.bags[k];
+    if (const auto u = std::lower_bound(unpooled_.begin(), unpooled_.end(), static_cast<int64_t>(k)); u != unpooled_.end() && *u == static_cast<int64_t>(k)) {
+      for (size_t i = 0; i < bag.values.size(); ++i)
+        add(offsets_[bags_[k].table] + bag.values[i], static_cast<int64_t>(i), ~(u - unpooled_.begin()), 1.f);
+      continue;
+    }
     for (int64_t b = 0; b < batch.rows; ++b) {
       const int32_t length = bag.offsets[b + 1] - bag.offsets[b];
       for (int32_t i = bag.offsets[b]; i < bag.offsets[b + 1]; ++i)
@@ -169,7 +199,11 @@ double EmbeddingStore::collect(const Batch& batch, const at::Tensor& x_grad) {
         const Source& source = sources_[lookups_[i].source];
         if (i + 4 < total) {
           const Source& ahead = sources_[lookups_[i + 4].source];
-          __builtin_prefetch(x + ahead.sample * features_ + ahead.slot * dim);
+          __builtin_prefetch(ahead.slot < 0 ? of_values[~ahead.slot] + ahead.sample * width : x + ahead.sample * features_ + ahead.slot * dim);
+        }
+        if (source.slot < 0) {
+          kernels::axpy(width, 1.f, of_values[~source.slot] + source.sample * width, grad);
+          continue;
         }
         for (int64_t g = 0; g < groups_; ++g)
           kernels::axpy(dim, source.scale, x + g * group_stride + source.sample * features_ + source.slot * dim, grad + g * dim);

@@ -36,7 +36,8 @@ struct EmbeddingConfig {
 
 class EmbeddingStore {
  public:
-  EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, int64_t groups, uint64_t seed);
+  // `unpooled`: indices of bags, ascending, whose values are handed out one by one (look_up) instead of pooled.
+  EmbeddingStore(const DatasetInfo& info, EmbeddingConfig config, int64_t groups, uint64_t seed, std::vector<int64_t> unpooled = {});
 
   int64_t groups() const { return groups_; }
   int64_t dim() const { return config_.dim; }
@@ -45,13 +46,15 @@ class EmbeddingStore {
   // D = (fields + bags) * dim + numbers.
   int64_t features() const { return features_; }
 
-  // x [G,B,D] float32: per group the embeddings of all fields, then of all bags (pooled), then the numbers. A leaf that requires a
-  // gradient when `training`.
+  // x [G,B,D] float32: per group the embeddings of all fields, then of all bags (pooled; 0 for unpooled ones), then the numbers. A leaf
+  // that requires a gradient when `training`.
   at::Tensor gather(const Batch& batch, bool training) const;
+  // [N,W] float32: the embeddings of all groups of each of a bag's N values, in their order. Such a leaf, too.
+  at::Tensor look_up(const Batch& batch, int64_t bag, bool training) const;
 
-  // Adds the rows' gradients of a batch (x_grad [G,B,D]) into a deduplicated list. Returns the sum of their squares (L2 term
-  // included). apply() must follow, for the same batch, before the next collect().
-  double collect(const Batch& batch, const at::Tensor& x_grad);
+  // Adds the rows' gradients of a batch (x_grad [G,B,D], and for each unpooled bag [N,W]) into a deduplicated list. Returns the sum of
+  // their squares (L2 term included). apply() must follow, for the same batch, before the next collect().
+  double collect(const Batch& batch, const at::Tensor& x_grad, const std::vector<at::Tensor>& value_grads = {});
   // One optimiser step on the collected rows: gradient * grad_scale, learning rate * rate_scale.
   void apply(double grad_scale, double rate_scale);
 
@@ -73,7 +76,7 @@ class EmbeddingStore {
     uint32_t source;  // index into sources_
   };
   struct Source {
-    int32_t sample, slot;  // slot: position among fields + bags
+    int32_t sample, slot;  // slot: position among fields + bags; or ~u of the u-th unpooled bag, and `sample` the number of its value
     float scale;           // 1, or 1 / length for mean-pooled bags
   };
   void sort_lookups();
@@ -81,6 +84,7 @@ class EmbeddingStore {
   EmbeddingConfig config_;
   int64_t groups_, field_count_, number_count_, features_;
   std::vector<FieldInfo> fields_, bags_;
+  std::vector<int64_t> unpooled_;
   std::vector<int64_t> offsets_;  // first row of each table, and the total
   at::Tensor weights_, m_, v_;
   int64_t step_ = 0;

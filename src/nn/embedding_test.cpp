@@ -105,6 +105,33 @@ TEST_P(EmbeddingTest, OnlyTouchedRowsChange) {
   }
 }
 
+// Handed out one by one, the values of a bag get the gradients that the sum of them would have passed on.
+TEST_P(EmbeddingTest, UnpooledBags) {
+  const DatasetInfo info = toy_info("parallel");
+  EmbeddingConfig config;
+  config.dim = 3;
+  EmbeddingStore pooled(info, config, GetParam(), 5), unpooled(info, config, GetParam(), 5, {1});
+  const Batch batch = toy_batch(info, 300, 9);
+  const Bag& tags = batch.bags[1];  // sum-pooled
+  at::Tensor x = unpooled.gather(batch, true), values = unpooled.look_up(batch, 1, true), expected = pooled.gather(batch, true);
+  const int64_t slot = static_cast<int64_t>(info.fields.size() + 1) * 3, count = static_cast<int64_t>(tags.values.size());
+  ASSERT_TRUE(values.requires_grad());
+  ASSERT_EQ(values.sizes(), at::IntArrayRef({count, GetParam() * 3}));
+  for (int64_t i = 0; i < count; ++i)
+    ASSERT_TRUE(at::equal(values[i], unpooled.weights()[unpooled.table_offset(info.bags[1].table) + tags.values[i]]));
+  EXPECT_EQ(x.narrow(2, slot, 3).abs().max().item<float>(), 0);
+  EXPECT_TRUE(at::equal(x.narrow(2, 0, slot), expected.narrow(2, 0, slot)));
+  EXPECT_TRUE(at::equal(x.narrow(2, slot + 3, 2), expected.narrow(2, slot + 3, 2)));
+
+  at::Tensor x_grad = at::randn(x.sizes()), value_grads = at::empty({count, GetParam(), 3});
+  for (int64_t b = 0; b < batch.rows; ++b)
+    for (int32_t i = tags.offsets[b]; i < tags.offsets[b + 1]; ++i) value_grads[i] = x_grad.select(1, b).narrow(1, slot, 3);
+  const double squares = pooled.collect(batch, x_grad);
+  EXPECT_EQ(unpooled.collect(batch, x_grad, {value_grads.view({count, -1})}), squares);
+  EXPECT_EQ(unpooled.unique_rows(), pooled.unique_rows());
+  EXPECT_TRUE(at::equal(unpooled.row_grads(), pooled.row_grads()));
+}
+
 INSTANTIATE_TEST_SUITE_P(Groups, EmbeddingTest, testing::Values(1, 4));
 
 TEST(EmbeddingStore, AdamFollowsTheFormula) {

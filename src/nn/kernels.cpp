@@ -333,6 +333,30 @@ EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T*
     }
 }
 
+EKTM_BODY void pair_inputs_body(int64_t rows, int64_t n, const T* __restrict x, int64_t x_stride, const T* __restrict q, T* __restrict out) {
+  for (int64_t r = 0; r < rows; ++r, x += x_stride, out += 2 * n) {
+    for (int64_t i = 0; i < n; ++i) out[i] = x[i];
+    for (int64_t i = 0; i < n; ++i) out[n + i] = x[i] * q[i];
+  }
+}
+
+EKTM_BODY void pair_inputs_grad_body(int64_t rows, int64_t n, const T* __restrict x, int64_t x_stride, const T* __restrict q, const T* __restrict d,
+                                     const T* __restrict w, const T* __restrict g, T* __restrict dx, int64_t dx_stride, T* __restrict dq) {
+  for (int64_t r = 0; r < rows; ++r, x += x_stride, d += 2 * n, dx += dx_stride) {
+    const T weight = w[r];
+    for (int64_t i = 0; i < n; ++i) dx[i] = d[i] + d[n + i] * q[i] + weight * g[i];
+    for (int64_t i = 0; i < n; ++i) dq[i] += d[n + i] * x[i];
+  }
+}
+
+EKTM_BODY void weighted_sum_body(int64_t rows, int64_t n, const T* __restrict w, const T* __restrict x, int64_t x_stride, T* __restrict out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = 0;
+  for (int64_t r = 0; r < rows; ++r, x += x_stride) {
+    const T weight = w[r];
+    for (int64_t i = 0; i < n; ++i) out[i] += weight * x[i];
+  }
+}
+
 }  // namespace
 
 #define EKTM_DEFINE_KERNELS(T)                                                                                                            \
@@ -382,6 +406,16 @@ EKTM_BODY void scores_grad_body(int64_t rows, int64_t count, int64_t n, const T*
   EKTM_CLONES void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, int64_t stride, T scale,       \
                                const uint8_t* mask, T* dq, T* dk, T* dk_part, int64_t grad_stride) {                                      \
     scores_grad_body<T>(rows, count, n, d, q, k, stride, scale, mask, dq, dk, dk_part, grad_stride);                                      \
+  }                                                                                                                                       \
+  EKTM_CLONES void pair_inputs(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* q, T* out) {                               \
+    pair_inputs_body<T>(rows, n, x, x_stride, q, out);                                                                                    \
+  }                                                                                                                                       \
+  EKTM_CLONES void pair_inputs_grad(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* q, const T* d, const T* w,            \
+                                    const T* g, T* dx, int64_t dx_stride, T* dq) {                                                        \
+    pair_inputs_grad_body<T>(rows, n, x, x_stride, q, d, w, g, dx, dx_stride, dq);                                                        \
+  }                                                                                                                                       \
+  EKTM_CLONES void weighted_sum(int64_t rows, int64_t n, const T* w, const T* x, int64_t x_stride, T* out) {                              \
+    weighted_sum_body<T>(rows, n, w, x, x_stride, out);                                                                                   \
   }
 
 EKTM_DEFINE_KERNELS(float)

@@ -75,7 +75,15 @@ struct Rows {
   /* From d [rows,count,count]: dq_i = scale sum_j d_ij k_j, dk_j = scale sum_i d_ij q_i over all pairs, dk_part over those with */ \
   /* mask[i*count+j]. Like q and k, but grad_stride apart. */                                                                      \
   void scores_grad(int64_t rows, int64_t count, int64_t n, const T* d, const T* q, const T* k, int64_t stride, T scale,            \
-                   const uint8_t* mask, T* dq, T* dk, T* dk_part, int64_t grad_stride);
+                   const uint8_t* mask, T* dq, T* dk, T* dk_part, int64_t grad_stride);                                              \
+  /* Of one query q [n] and x [rows,n], rows x_stride apart. out [rows,2n] contiguous: x_r and x_r * q. */                         \
+  void pair_inputs(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* q, T* out);                                     \
+  /* From d [rows,2n], the gradient of that: dx_r = d_r's first half + d_r's second half * q + w_r g, dq += sum of the second */   \
+  /* halves * x_r. g [n], w [rows]. */                                                                                             \
+  void pair_inputs_grad(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* q, const T* d, const T* w, const T* g,     \
+                        T* dx, int64_t dx_stride, T* dq);                                                                          \
+  /* out [n] = sum_r w_r x_r */                                                                                                    \
+  void weighted_sum(int64_t rows, int64_t n, const T* w, const T* x, int64_t x_stride, T* out);
 
 EKTM_DECLARE_KERNELS(float)
 EKTM_DECLARE_KERNELS(double)

@@ -16,8 +16,8 @@ at::Tensor activate(const at::Tensor& x, const std::string& activation) {
 }  // namespace
 
 FanOutLinear::FanOutLinear(ParameterStore& store, const std::string& name, int64_t count, int64_t in, int64_t out, bool bias)
-    : weight_(store.add(name + ".weight", {in, count, out}, Init::Xavier, in, out)) {
-  if (bias) bias_ = store.add(name + ".bias", {count, out}, Init::Zero);
+    : weight_(store.add(name + ".weight", {in, count, out}, Init::Xavier, in, out, 1)) {
+  if (bias) bias_ = store.add(name + ".bias", {count, out}, Init::Zero, 0, 0, 0);
 }
 
 at::Tensor FanOutLinear::forward(const at::Tensor& x, Context& context) const { return ops::fan_out(x, weight_, bias_, false, 0, context); }

@@ -33,9 +33,9 @@ struct ModelOutput {
   bool entire_space = false;   // ... this, of the whole path: sigmoid(logits_t) = P(every event up to t)
   at::Tensor base_logits;  // [K,B] of EKTM's base heads; undefined for other models
   at::Tensor enhanced_logits;  // [T,B] of EKTM's enhanced heads (CVR tasks only); undefined for other models
-  // What else the model's own loss reads, by name: "imputation" [K,B].
+  // What else the model's own loss reads, by name: "imputation" [T,B] of the conversions.
   std::vector<std::pair<std::string, at::Tensor>> extra;
-  // Batch means that `ektm inspect` averages: "similarity" [T,T], "gate_opening" [T], "expert_gates" [K,E].
+  // Batch means that `ektm inspect` averages: "similarity" [T,T], "gate_opening" [T], "expert_gates" [K,E], "clipped_propensities" [T].
   std::vector<std::pair<std::string, at::Tensor>> diagnostics;
 };
 

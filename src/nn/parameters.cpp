@@ -12,7 +12,8 @@
 
 namespace ektm {
 
-at::Tensor ParameterStore::add(const std::string& name, std::vector<int64_t> shape, Init init, int64_t fan_in, int64_t fan_out) {
+at::Tensor ParameterStore::add(const std::string& name, std::vector<int64_t> shape, Init init, int64_t fan_in, int64_t fan_out,
+                               int64_t map_dim) {
   EKTM_CHECK(!values_.defined());
   for (const auto& entry : entries_) EKTM_CHECK(entry.name != name);
   auto options = at::TensorOptions().dtype(dtype_);
@@ -27,12 +28,12 @@ at::Tensor ParameterStore::add(const std::string& name, std::vector<int64_t> sha
     tensor = at::empty(shape).uniform_(-bound, bound, generator).to(dtype_);
   }
   tensor.set_requires_grad(true);
-  entries_.push_back({name, tensor, true});
+  entries_.push_back({name, tensor, true, map_dim != kMapDim ? map_dim : shape.size() == 3 ? 0 : -1});
   return tensor;
 }
 
 at::Tensor ParameterStore::add_buffer(const std::string& name, const at::Tensor& value) {
-  entries_.push_back({name, value.to(dtype_).contiguous(), false});
+  entries_.push_back({name, value.to(dtype_).contiguous(), false, -1});
   return entries_.back().tensor;
 }
 
@@ -64,20 +65,21 @@ void ParameterStore::zero_grad() {
     if (entry.trainable) entry.tensor.mutable_grad() = at::Tensor();
 }
 
-void ParameterStore::collect_grads() {
+void ParameterStore::collect_grads(const at::Tensor& into) const {
+  EKTM_CHECK(into.is_contiguous() && into.numel() == values_.numel());
   int64_t at_number = 0;
-  for (auto& entry : entries_) {
+  for (const auto& entry : entries_) {
     if (!entry.trainable) continue;
     const int64_t size = entry.tensor.numel();
     const at::Tensor& grad = entry.tensor.grad();
-    at::Tensor to = grads_.narrow(0, at_number, size);
+    at::Tensor to = into.narrow(0, at_number, size);
     if (!grad.defined()) {
       to.zero_();
     } else if (grad.is_contiguous()) {
       const char* from = static_cast<const char*>(grad.const_data_ptr());
-      char* into = static_cast<char*>(to.data_ptr());
+      char* target = static_cast<char*>(to.data_ptr());
       parallel_for(0, static_cast<int64_t>(to.nbytes()), 1 << 18,
-                   [&](int64_t begin, int64_t end) { std::memcpy(into + begin, from + begin, static_cast<size_t>(end - begin)); });
+                   [&](int64_t begin, int64_t end) { std::memcpy(target + begin, from + begin, static_cast<size_t>(end - begin)); });
     } else {
       to.view(grad.sizes()).copy_(grad);
     }

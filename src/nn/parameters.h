@@ -20,8 +20,8 @@ class ParameterStore {
   // Same seed and name: same values, whatever else a model holds. `dtype` double serves finite-difference tests.
   explicit ParameterStore(uint64_t seed, at::ScalarType dtype = at::kFloat) : seed_(seed), dtype_(dtype) {}
 
-  // A trainable tensor. The last two sizes of `shape` are [fan_in, fan_out] unless fan_in / fan_out are given.
-  at::Tensor add(const std::string& name, std::vector<int64_t> shape, Init init, int64_t fan_in = 0, int64_t fan_out = 0);
+  // A trainable tensor. The last two sizes of `shape` are [fan_in, fan_out] unless fan_in / fan_out are given. `map_dim`: see Entry.
+  at::Tensor add(const std::string& name, std::vector<int64_t> shape, Init init, int64_t fan_in = 0, int64_t fan_out = 0, int64_t map_dim = kMapDim);
   // A tensor that is saved and loaded, but not trained.
   at::Tensor add_buffer(const std::string& name, const at::Tensor& value);
 
@@ -30,7 +30,8 @@ class ParameterStore {
   // Before and after a backward pass: forgets the tensors' gradients; puts them side by side into grads(), zero where none arrived.
   // A tensor's own gradient is then the one that backward made, not a sum into memory that had to be cleared first.
   void zero_grad();
-  void collect_grads();
+  void collect_grads() { collect_grads(grads_); }
+  void collect_grads(const at::Tensor& into) const;  // [P], contiguous
 
   const at::Tensor& values() const { return values_; }  // [P]
   const at::Tensor& grads() const { return grads_; }    // [P], as of the last collect_grads()
@@ -39,12 +40,16 @@ class ParameterStore {
     std::string name;
     at::Tensor tensor;
     bool trainable = true;
+    // Along which dimension maps of several tasks or experts lie side by side; -1: it is one map.
+    int64_t map_dim = -1;
   };
   const std::vector<Entry>& entries() const { return entries_; }
   int64_t count() const;  // trainable numbers
   at::ScalarType dtype() const { return dtype_; }
 
  private:
+  static constexpr int64_t kMapDim = -2;  // 0 for three dimensions, else -1
+
   uint64_t seed_;
   at::ScalarType dtype_;
   std::vector<Entry> entries_;

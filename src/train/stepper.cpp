@@ -14,7 +14,15 @@ namespace ektm {
 Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
     : network_(network), config_(config.optimizer),
       precision_(config.precision == "bf16" ? Precision::Bf16 : Precision::F32), seed_(static_cast<uint64_t>(config.seed)), total_steps_(total_steps),
-      dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {}
+      dense_(network.parameters(), config.optimizer), generator_(at::make_generator<at::CPUGeneratorImpl>(0)) {
+  if (config.loss.balance == "fixed") return;
+  std::vector<std::string> tasks;
+  for (const auto& task : network.info().tasks) tasks.push_back(task.name);
+  // The groups of x, and for each sequence under attention its values and the groups of its query.
+  const int64_t groups = network.model().embedding_groups(), sequences = static_cast<int64_t>(config.attention.targets.size());
+  const int64_t leaf_maps = groups + sequences * (1 + groups);
+  balancer_ = std::make_unique<Balancer>(config.loss, tasks, network.parameters(), leaf_maps, seed_);
+}
 
 double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
 
@@ -34,13 +42,20 @@ LossTerms Stepper::step(const Batch& batch) {
   }
   {
     EKTM_PROFILE("backward");
-    loss.total.backward();
-    network_.parameters().collect_grads();
+    if (balancer_) {
+      std::vector<Balancer::Leaf> leaves{{pass.x, 0}};
+      for (const at::Tensor& values : pass.values) leaves.push_back({values, -1});
+      for (const at::Tensor& query : pass.queries) leaves.push_back({query, 0});
+      balancer_->backward(loss, leaves, steps());
+    } else {
+      loss.total.backward();
+      network_.parameters().collect_grads();
+    }
   }
 
   EKTM_PROFILE("optimiser");
   const double rate = learning_rate_factor(config_, steps(), total_steps_);
-  const double embedding_squares = network_.embeddings().collect(batch, pass.x.grad());
+  const double embedding_squares = network_.collect(batch, pass);
   double scale = 1;
   if (config_.clip_norm > 0) {
     const double norm = std::sqrt(dense_.gradient_square_sum() + embedding_squares);
@@ -65,6 +80,8 @@ std::vector<std::pair<std::string, at::Tensor>> Stepper::state() const {
   auto tensors = network_.state(true);
   tensors.emplace_back("optimizer.m", dense_.m());
   tensors.emplace_back("optimizer.v", dense_.v());
+  if (balancer_)
+    for (auto& entry : balancer_->state()) tensors.push_back(std::move(entry));
   return tensors;
 }
 

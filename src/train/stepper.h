@@ -4,6 +4,7 @@
 
 #include "models/network.h"
 #include "nn/gemm.h"
+#include "train/balancing.h"
 #include "train/dense_optimizer.h"
 
 namespace ektm {
@@ -14,11 +15,13 @@ class Stepper {
   Stepper(Network& network, const RunConfig& config, int64_t total_steps);
 
   // Step number steps() on `batch`. The random numbers of a step depend on (seed, step) alone. Error Model, before any weight was
-  // changed, when the loss is NaN or infinite: `where` names step and task.
+  // changed, when the loss is NaN or infinite: `where` names step and task. The result is the loss before it is balanced.
   LossTerms step(const Batch& batch);
 
   int64_t steps() const { return dense_.steps(); }
   double learning_rate() const;  // of the dense parameters in the next step
+
+  const Balancer* balancer() const { return balancer_.get(); }  // null when loss.balance is fixed
 
   // Weights and everything else that the next step depends on, by name; shared storage.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
@@ -34,6 +37,7 @@ class Stepper {
   int64_t total_steps_;
   DenseAdam dense_;
   at::Generator generator_;
+  std::unique_ptr<Balancer> balancer_;
 };
 
 }  // namespace ektm

@@ -118,6 +118,41 @@ TEST(Stepper, AnInfiniteNumberStopsBeforeAnyWeightChanged) {
   EXPECT_TRUE(at::equal(before, network.parameters().values()));
 }
 
+TEST(Stepper, Bf16IsDeterministicAndNearFloat32) {
+  const DatasetInfo info = toy_info("parallel");
+  auto train = [&](const std::string& precision) {
+    RunConfig config = config_for("{name: ektm}", {"precision=" + precision});
+    Network network(config, info);
+    Stepper stepper(network, config, 5);
+    for (int step = 0; step < 5; ++step) stepper.step(toy_batch(info, 16, step));
+    return network.score(toy_batch(info, 16, 9)).served;
+  };
+  const at::Tensor exact = train("f32"), rounded = train("bf16");
+  EXPECT_TRUE(at::equal(rounded, train("bf16")));
+  EXPECT_FALSE(at::equal(rounded, exact));
+  EXPECT_LT((rounded - exact).abs().max().item<double>(), 0.02);
+  EXPECT_TRUE(at::equal(exact, train("auto")));  // a Stepper takes what the trainer decided
+}
+
+// What a sequence under attention was made of is shared by the tasks like x is: with every method its rows get gradients.
+TEST(Stepper, BalancingReachesSequences) {
+  const DatasetInfo info = toy_info("parallel");
+  for (const char* method : {"dwa", "pcgrad", "metabalance"}) {
+    RunConfig config = config_for("{name: mmoe}", {"attention.targets={history: item}", std::string("loss.balance=") + method, "embedding.optimizer=sgd"});
+    Network network(config, info);
+    Stepper stepper(network, config, 5);
+    Batch batch = toy_batch(info, 16, 1);
+    // One value of the history that nothing else looks up.
+    const int32_t row = 19;
+    for (auto& id : batch.ids) id %= 12;
+    for (auto& value : batch.bags[0].values) value %= 12;
+    batch.bags[0].values[0] = row;
+    const at::Tensor before = network.embeddings().weights()[network.embeddings().table_offset(1) + row].clone();
+    for (int step = 0; step < 2; ++step) stepper.step(batch);
+    EXPECT_FALSE(at::equal(before, network.embeddings().weights()[network.embeddings().table_offset(1) + row])) << method;
+  }
+}
+
 TEST(LearningRate, WarmsUpAndFalls) {
   OptimizerConfig config;
   EXPECT_EQ(learning_rate_factor(config, 5, 10), 1);

@@ -179,6 +179,13 @@ class Trainer {
       line["train_loss"][loss_names_[i]] = state_.loss_sums[i + 1] / steps;
       scalar("train_loss/" + loss_names_[i], state_.loss_sums[i + 1] / steps);
     }
+    if (const Balancer* balancer = stepper_->balancer()) {
+      const auto& tasks = network_.info().tasks;
+      for (size_t t = 0; t < tasks.size(); ++t) {
+        line["balance"][tasks[t].name] = balancer->weights()[t];
+        scalar("balance/" + tasks[t].name, balancer->weights()[t]);
+      }
+    }
     std::string shown;
     for (const auto& task : result.tasks) {
       if (task.auc) line["valid"]["auc"][task.task] = *task.auc, scalar("valid_auc/" + task.task, *task.auc);

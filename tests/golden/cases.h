@@ -25,13 +25,23 @@ inline std::vector<GoldenCase> golden_cases() {
   const std::string single = "{name: single_task, hidden: [8, 5]}";
   const std::string bottom = "{name: shared_bottom, bottom_hidden: [8, 6], tower_hidden: [5]}";
   const std::string ple = "{name: ple, levels: 2, task_experts: 2, shared_experts: 1, " + sizes + "}";
+  const std::string omoe = "{name: omoe, experts: 3, " + sizes + "}";
+  const std::string stitch = "{name: cross_stitch, hidden: [8, 6]}";
+  const std::string aitm = "{name: aitm, hidden: [8, 6]}";
   std::vector<GoldenCase> cases;
   for (const std::string chain : {"parallel", "sequential", "roots"}) {
     cases.push_back({"single_task_" + chain, chain, {"model=" + single}});
     cases.push_back({"shared_bottom_" + chain, chain, {"model=" + bottom}});
     cases.push_back({"mmoe_" + chain, chain, {"model=" + mmoe}});
     cases.push_back({"ple_" + chain, chain, {"model=" + ple}});
-    for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple}})
+    cases.push_back({"omoe_" + chain, chain, {"model=" + omoe}});
+    cases.push_back({"cross_stitch_" + chain, chain, {"model=" + stitch}});
+    cases.push_back({"aitm_" + chain, chain, {"model=" + aitm}});
+    for (const std::string name : {"esmm", "dcmt"}) cases.push_back({name + "_" + chain, chain, {"model={name: " + name + ", hidden: [8, 6]}"}});
+    for (const std::string name : {"escm2_ipw", "escm2_dr"})
+      cases.push_back({name + "_" + chain, chain, {"model={name: " + name + ", hidden: [8, 6], clip: 0.2}"}});
+    for (const auto& [name, backbone] : {std::pair{"single_task", single}, {"shared_bottom", bottom}, {"mmoe", mmoe}, {"ple", ple},
+                                         {"omoe", omoe}, {"cross_stitch", stitch}, {"aitm", aitm}})
       cases.push_back({std::string("ektm_") + name + "_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + backbone + "}"}});
   }
   auto model = [&](const std::string& name, const std::string& keys, bool backbone = true) {
@@ -68,6 +78,20 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"single_task_linear", "parallel", {"model={name: single_task, hidden: []}"}});
   cases.push_back({"ple_three_levels", "parallel", {"model={name: ple, levels: 3, task_experts: 1, shared_experts: 2, " + sizes + "}"}});
   cases.push_back({"mmoe_silu", "parallel", {"model={name: mmoe, experts: 3, activation: silu, " + sizes + "}"}});
+  cases.push_back({"cross_stitch_silu", "parallel", {"model={name: cross_stitch, hidden: [8, 7, 6], activation: silu}"}});
+  cases.push_back({"aitm_silu", "two_roots", {"model={name: aitm, hidden: [8, 6], activation: silu, constraint: 0.3}"}});
+  cases.push_back({"esmm_two_roots", "two_roots", {"model={name: esmm, hidden: []}"}, true});
+  cases.push_back({"esmm_task_weights", "parallel", {"model={name: esmm, hidden: [8, 6]}", "loss.task_weights={click: 0.5, b: 3}"}});
+  cases.push_back({"escm2_ipw_weights", "sequential", {"model={name: escm2_ipw, hidden: [8, 6], lambda_c: 0.3, lambda_g: 2, clip: 0.4}"}, true});
+  cases.push_back({"escm2_ipw_attached", "two_roots", {"model={name: escm2_ipw, hidden: [8, 6], stop_gradients: false}"}});
+  cases.push_back({"escm2_dr_weights", "two_roots",
+                   {"model={name: escm2_dr, hidden: [8, 6], lambda_c: 0.3, lambda_g: 2, lambda_i: 0.7, clip: 0.4}"}, true});
+  cases.push_back({"escm2_dr_attached", "parallel", {"model={name: escm2_dr, hidden: [8, 6], stop_gradients: false}"}});
+  cases.push_back({"dcmt_weights", "two_roots",
+                   {"model={name: dcmt, hidden: [8, 6], cvr_weight: 0.3, path_weight: 2, lambda: 0.5, clip: 0.45}"}, true});
+  cases.push_back({"dcmt_not_normalized", "parallel",
+                   {"model={name: dcmt, hidden: [8, 6], self_normalize: false}", "loss.task_weights={click: 0.5, b: 3}"}, true});
+  cases.push_back({"dcmt_attached", "sequential", {"model={name: dcmt, hidden: [8, 6], stop_gradients: false, lambda: 0.5}"}});
   auto ektm = [&](const std::string& name, const std::string& keys) {
     cases.push_back({"ektm_" + name, "parallel", {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + ", " + keys + "}"}});
   };
@@ -95,6 +119,15 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
   ektm("unbalanced", "lambda: 0.5, alpha: 2, gamma: 2, hard_balance: false");
   ektm("full_weight", "lambda: 0.5, share_weight: false");
+  // Attention over history (mean-pooled else) for the item, and over tags (sum-pooled else) for the user.
+  const std::string history = "attention.targets={history: item}", both = "attention.targets={history: last_item, tags: user}";
+  cases.push_back({"attention", "parallel", {"model=" + mmoe, history, "attention.hidden=[6]"}});
+  cases.push_back({"attention_softmax", "parallel", {"model=" + mmoe, both, "attention.hidden=[6, 5]", "attention.normalize=softmax"}});
+  cases.push_back({"attention_linear", "roots", {"model=" + mmoe, both, "attention.hidden=[]"}});
+  cases.push_back({"single_task_attention", "parallel", {"model=" + single, both, "attention.hidden=[6]"}});
+  cases.push_back({"single_task_attention_softmax", "sequential", {"model=" + single, history, "attention.hidden=[6]", "attention.normalize=softmax"}});
+  cases.push_back({"ektm_attention", "parallel",
+                   {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}", history, "attention.hidden=[6, 5]"}});
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
   cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
   cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
@@ -103,6 +136,16 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"l2_and_decay", "parallel", {"model=" + mmoe, "embedding.l2=0.1", "optimizer.weight_decay=0.1"}});
   cases.push_back({"clip", "parallel", {"model=" + mmoe, "optimizer.clip_norm=0.05"}});
   cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
+  for (const auto& [name, model] : {std::pair{"mmoe", mmoe}, {"ektm", "{name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}})
+    cases.push_back({name + std::string("_bf16"), "parallel", {"model=" + model, "precision=bf16"}});
+  for (const std::string method : {"uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "mgda", "metabalance"}) {
+    const std::string balance = "loss={balance: " + method + ", balancing: {window_steps: 1}, task_weights: {click: 0.5}}";
+    cases.push_back({method + "_mmoe", "parallel", {"model=" + mmoe, balance}});
+    cases.push_back({method + "_ektm", "sequential", {"model={name: ektm, transmitter_hidden: [6], backbone: " + mmoe + "}", balance}});
+  }
+  cases.push_back({"mgda_norm", "parallel", {"model=" + mmoe, "loss={balance: mgda, balancing: {normalize: norm}}"}});
+  const std::string shrink = "{target: a, direction: shrink, relax: 0.5, decay: 0.5}";
+  cases.push_back({"metabalance_shrink", "parallel", {"model=" + mmoe, "loss={balance: metabalance, balancing: " + shrink + "}"}});
   return cases;
 }
 

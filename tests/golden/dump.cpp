@@ -104,6 +104,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
     Context context;
     context.training = true;
     network.parameters().zero_grad();
+    const PrecisionScope precision(config.precision == "bf16" ? Precision::Bf16 : Precision::F32);
     Network::Pass pass = network.forward(batches[0], context);
     LossTerms loss = network.model().loss(pass.output, make_targets(batches[0], tasks));
     add("output/logits", pass.output.logits);
@@ -117,7 +118,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
     for (const auto& entry : network.parameters().entries())
       if (entry.trainable) add("grad/" + entry.name, entry.tensor.grad());
     EmbeddingStore& embeddings = network.embeddings();
-    embeddings.collect(batches[0], pass.x.grad());
+    network.collect(batches[0], pass);
     at::Tensor dense = at::zeros_like(embeddings.weights());
     at::Tensor rows = embeddings.row_grads();
     for (size_t u = 0; u < embeddings.unique_rows().size(); ++u) dense[embeddings.unique_rows()[u]].copy_(rows[static_cast<int64_t>(u)]);

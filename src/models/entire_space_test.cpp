@@ -1,0 +1,166 @@
+// Losses of the ESMM family and of AITM on numbers that are small enough to follow.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "models/network.h"
+#include "models/zoo.h"
+#include "tests/support/toy_data.h"
+
+namespace ektm {
+namespace {
+
+struct Made {
+  ParameterStore store{1, at::kDouble};
+  std::unique_ptr<Model> model;
+};
+
+// click -> a, on 2 features.
+std::unique_ptr<Made> make(const std::string& config) {
+  auto made = std::make_unique<Made>();
+  ModelSpec spec;
+  spec.tasks = {{"click", -1}, {"a", 0}};
+  spec.features = 2;
+  spec.task_weights = {1, 2};
+  ConfigErrors errors("test");
+  const YAML::Node node = parse_yaml(config, "test");
+  const ModelEntry& entry = find_model(node["name"].as<std::string>(), "test");
+  const YAML::Node resolved = entry.resolve(node, errors, "model.");
+  errors.throw_if_any();
+  made->model = entry.make(resolved, spec, made->store);
+  return made;
+}
+
+double value(const LossTerms& terms, const std::string& name) {
+  for (size_t i = 0; i < terms.names.size(); ++i)
+    if (terms.names[i] == name) return terms.values[static_cast<int64_t>(i)].item<double>();
+  ADD_FAILURE() << "no term " << name;
+  return 0;
+}
+
+double sigmoid(double z) { return 1 / (1 + std::exp(-z)); }
+double softplus(double z) { return std::log1p(std::exp(z)); }
+at::Tensor rows(std::vector<double> values) { return at::tensor(values, at::kDouble).view({2, -1}); }
+
+// Four impressions: clicked and converted, clicked only, not clicked, clicked with an unknown conversion.
+const std::vector<double> kClick = {0.2, -1.0, 0.5, 1.5}, kA = {-0.3, 0.8, 0.1, 2.0};
+Targets four_impressions() { return {rows({1, 1, 0, 1, 1, 0, 1, 0}), rows({1, 1, 1, 1, 1, 1, 0, 0})}; }
+
+ModelOutput output_of(std::vector<std::pair<std::string, at::Tensor>> extra = {}) {
+  ModelOutput output;
+  std::vector<double> logits = kClick;
+  logits.insert(logits.end(), kA.begin(), kA.end());
+  output.logits = rows(logits);
+  output.extra = std::move(extra);
+  return output;
+}
+
+TEST(Esmm, LossIsThatOfWholePathsOverImpressions) {
+  auto made = make("{name: esmm}");
+  const LossTerms terms = made->model->loss(output_of(), four_impressions());
+  const double click = (softplus(-0.2) + softplus(1.0) + softplus(0.5) + softplus(-1.5)) / 4;
+  auto path = [](size_t b) { return sigmoid(kClick[b]) * sigmoid(kA[b]); };
+  const double a = -(std::log(path(0)) + std::log(1 - path(1)) + std::log(1 - path(2))) / 3;  // the fourth is unknown
+  EXPECT_NEAR(value(terms, "click"), click, 1e-12);
+  EXPECT_NEAR(value(terms, "a.path"), a, 1e-12);
+  EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * a, 1e-12);
+  EXPECT_NEAR(terms.total.item<double>(), click + 2 * a, 1e-12);
+}
+
+TEST(Escm2, CounterfactualRisksAreMeansOverImpressions) {
+  // Click probabilities .55 and .27: the second is clipped.
+  const double weight0 = 1 / sigmoid(0.2), weight1 = 1 / 0.4, error0 = softplus(0.3), error1 = softplus(0.8);
+  auto ipw = make("{name: escm2_ipw, clip: 0.4}");
+  const LossTerms terms = ipw->model->loss(output_of(), four_impressions());
+  const double risk = (weight0 * error0 + weight1 * error1) / 3;
+  EXPECT_NEAR(value(terms, "a.ipw"), risk, 1e-12);
+  EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * (risk + value(terms, "a.path")), 1e-12);
+
+  const std::vector<double> imputation = {0.4, -0.2, 1.0, 3.0};
+  auto dr = make("{name: escm2_dr, clip: 0.4, lambda_c: 0.5, lambda_i: 0.25, lambda_g: 3}");
+  const LossTerms robust = dr->model->loss(output_of({{"imputation", at::tensor(imputation, at::kDouble).view({1, 4})}}), four_impressions());
+  const double imputed0 = softplus(0.4), imputed1 = softplus(-0.2), imputed2 = softplus(1.0);
+  const double doubly = (imputed0 + imputed1 + imputed2 + weight0 * (error0 - imputed0) + weight1 * (error1 - imputed1)) / 3;
+  const double learned = (weight0 * std::pow(error0 - imputed0, 2) + weight1 * std::pow(error1 - imputed1, 2)) / 3;
+  EXPECT_NEAR(value(robust, "a.dr"), doubly, 1e-12);
+  EXPECT_NEAR(value(robust, "a.imputation"), learned, 1e-12);
+  EXPECT_NEAR(robust.task_losses[1].item<double>(), 2 * (0.5 * doubly + 0.25 * learned + 3 * value(robust, "a.path")), 1e-12);
+}
+
+// The risk weighted by true propensities is that of all impressions, had all been clicked: the estimate's mean over draws of clicks.
+TEST(Escm2, TheRiskIsUnbiased) {
+  at::manual_seed(1);
+  const int64_t impressions = 100000;
+  at::Tensor click = at::randn({impressions}, at::kDouble) - 0.5, a = at::randn({impressions}, at::kDouble) + click;  // selected by what converts
+  auto draw = [&](const at::Tensor& logits) { return (at::rand({impressions}, at::kDouble) < at::sigmoid(logits)).to(at::kDouble); };
+  at::Tensor clicks = draw(click), conversions = draw(a);
+  Targets targets{at::stack({clicks, conversions * clicks}), at::stack({at::ones({impressions}, at::kDouble), clicks})};
+  ModelOutput output;
+  output.logits = at::stack({click, at::full_like(a, -1)});  // right click model, some CVR model
+  const double everywhere = bce(output.logits[1], conversions).mean().item<double>();
+  const double clicked_only = masked_mean(bce(output.logits, targets.labels), targets.weight)[1].item<double>();
+  auto ipw = make("{name: escm2_ipw, clip: 0.001}"), dr = make("{name: escm2_dr, clip: 0.001}");
+  EXPECT_GT(clicked_only - everywhere, 0.08);
+  EXPECT_NEAR(value(ipw->model->loss(output, targets), "a.ipw"), everywhere, 0.02);
+  output.extra.emplace_back("imputation", at::randn({1, impressions}, at::kDouble));  // whatever is imputed
+  EXPECT_NEAR(value(dr->model->loss(output, targets), "a.dr"), everywhere, 0.02);
+}
+
+TEST(Dcmt, ClicksAndOthersLearnFromTheirOwnHead) {
+  auto made = make("{name: dcmt, clip: 0.4, lambda: 0.5}");
+  const std::vector<double> twin = {0.4, -0.2, 1.0, 3.0};
+  const ModelOutput output = output_of({{"counterfactual", at::tensor(twin, at::kDouble).view({1, 4})}});
+  const LossTerms terms = made->model->loss(output, four_impressions());
+  const double weight0 = 1 / sigmoid(0.2), weight1 = 1 / 0.4;
+  EXPECT_NEAR(value(terms, "a.factual"), (weight0 * softplus(0.3) + weight1 * softplus(0.8)) / (weight0 + weight1), 1e-12);
+  EXPECT_NEAR(value(terms, "a.counterfactual"), softplus(-1.0), 1e-12);  // one impression without a click
+  double gap = 0;
+  for (size_t b = 0; b < 3; ++b) gap += std::abs(1 - sigmoid(kA[b]) - sigmoid(twin[b])) / 3;
+  EXPECT_NEAR(value(terms, "a.gap"), gap, 1e-12);
+  EXPECT_NEAR(terms.task_losses[1].item<double>(),
+              2 * (value(terms, "a.path") + value(terms, "a.factual") + value(terms, "a.counterfactual") + 0.5 * gap), 1e-12);
+  auto plain = make("{name: dcmt, clip: 0.4, self_normalize: false}");
+  const LossTerms sums = plain->model->loss(output, four_impressions());
+  EXPECT_NEAR(value(sums, "a.factual"), (weight0 * softplus(0.3) + weight1 * softplus(0.8)) / 3, 1e-12);
+  EXPECT_NEAR(value(sums, "a.counterfactual"), softplus(-1.0) / 0.4 / 3, 1e-12);  // P(no click) = .38 is clipped
+}
+
+TEST(Aitm, APathShouldNotBeLikelierThanItsBeginning) {
+  auto made = make("{name: aitm, constraint: 0.5}");
+  const LossTerms terms = made->model->loss(output_of(), four_impressions());
+  EXPECT_NEAR(value(terms, "a.path"), (softplus(0.3) + softplus(0.8) + softplus(0.1)) / 3, 1e-12);
+  const double excess = (sigmoid(0.8) - sigmoid(-1.0) + sigmoid(2.0) - sigmoid(1.5)) / 4;  // the second and the fourth
+  EXPECT_NEAR(value(terms, "a.excess"), excess, 1e-12);
+  EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * (value(terms, "a.path") + 0.5 * excess), 1e-12);
+}
+
+RunConfig config_for(const std::string& model) {
+  return parse_run_config(parse_yaml("embedding: {dim: 4, init_std: 0.5}", "test"), "test", {"model=" + model});
+}
+
+TEST(Aitm, ServesWhatItsPathsImply) {
+  const DatasetInfo info = toy_info("sequential");
+  Network network(config_for("{name: aitm}"), info);
+  const Network::Scores scores = network.score(toy_batch(info, 30, 1));
+  EXPECT_TRUE(at::allclose(scores.served[0], scores.path[0]));
+  for (int64_t t = 1; t < 4; ++t) EXPECT_TRUE(at::allclose(scores.served[t], (scores.path[t] / scores.path[t - 1]).clamp_max(1 - 1e-6)));
+}
+
+TEST(Clipping, SharesAreReportedByConversion) {
+  const DatasetInfo info = toy_info("parallel");
+  const Batch batch = toy_batch(info, 50, 1);
+  for (const std::string name : {"escm2_ipw", "escm2_dr", "dcmt"}) {
+    Network network(config_for("{name: " + name + ", clip: 0.48}"), info);
+    const Network::Scores scores = network.score(batch, true);
+    at::Tensor click = scores.served[0], clipped = click < 0.48;
+    if (name == "dcmt") clipped = clipped.logical_or(click > 0.52);
+    ASSERT_EQ(scores.diagnostics.size(), 1u);
+    EXPECT_EQ(scores.diagnostics[0].first, "clipped_propensities");
+    const double expected = clipped.to(at::kDouble).mean().item<double>();
+    EXPECT_GT(expected, 0);
+    EXPECT_TRUE(at::allclose(scores.diagnostics[0].second.to(at::kDouble), at::full({3}, expected, at::kDouble))) << name;
+  }
+}
+
+}  // namespace
+}  // namespace ektm
