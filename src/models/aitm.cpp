@@ -67,9 +67,10 @@ class AitmBackbone : public Backbone {
     const int64_t count = own.size(0), width = own.size(2);
     std::vector<at::Tensor> scores, values;
     for (const at::Tensor& u : {own, other}) {
-      at::Tensor projected = ops::stacked(u, {}, transfer.weight, transfer.bias, false, 0, context);
-      scores.push_back((projected.narrow(2, 0, width) * projected.narrow(2, width, width)).sum(2) / std::sqrt(static_cast<double>(width)));
-      values.push_back(projected.narrow(2, 2 * width, width));
+      // Split, not three views: its gradient is written once.
+      const auto parts = ops::stacked(u, {}, transfer.weight, transfer.bias, false, 0, context).split(width, 2);
+      scores.push_back((parts[0] * parts[1]).sum(2) / std::sqrt(static_cast<double>(width)));
+      values.push_back(parts[2]);
     }
     std::vector<int32_t> index;
     for (int64_t t = 0; t < count; ++t)
