@@ -53,11 +53,12 @@ class TableRows {
     for (size_t i = 0; i < keys_.size(); ++i) {
       const TextKey& key = keys_[i];
       const std::string_view text = texts ? texts[i] : std::string_view();
-      const int64_t size = seen_.size();
-      const int32_t index = learns_ ? seen_.insert(key, text) : table_.vocabulary.find(key, text);
+      int32_t index = vocabulary.find(key, text);
+      if (index < 0) {
+        if (!key.is_exact()) check_id_text(text, place(i));
+        if (learns_) index = seen_.insert(key, text);
+      }
       rows[i] = index >= 0 ? kFirstValueRow + index : kOovRow;
-      const bool is_new = learns_ ? index == size : index < 0;
-      if (is_new && !key.is_exact()) check_id_text(text, place(i));
     }
   }
 
@@ -102,8 +103,7 @@ struct CellCoder::State {
     // Of lists:
     std::vector<std::string_view> elements;
     std::vector<size_t> ends;
-    std::vector<std::string_view> kept;
-    std::vector<int32_t> rows;  // of kept
+    std::vector<int32_t> rows;  // of the kept ones
   };
 
   State(const EncoderSet& set_in, Mode mode_in)
@@ -157,13 +157,14 @@ struct CellCoder::State {
       const size_t count = std::min(kBlockRows, rows - start);
       int32_t* const codes = &out.codes[start];
       if (table.takes_numbers() && block.read_numbers(memo.reader(), start, count)) {
-        table.find({block.numbers.data(), block.known}, block.rows.data());
+        table.find({block.numbers.data(), block.known}, block.known == count ? codes : block.rows.data());
       } else {
         block.read_texts(memo.reader(), start, count);
-        table.find({block.texts.data(), block.known}, block.rows.data(),
+        table.find({block.texts.data(), block.known}, block.known == count ? codes : block.rows.data(),
                    [&](size_t k) { return CellPlace{chunk, column, static_cast<int64_t>(start + block.places[k])}; });
       }
-      if (block.known < count) std::fill(codes, codes + count, kMissingRow);
+      if (block.known == count) continue;
+      std::fill(codes, codes + count, kMissingRow);
       for (size_t k = 0; k < block.known; ++k) codes[block.places[k]] = block.rows[k];
     }
   }
@@ -228,25 +229,26 @@ struct CellCoder::State {
   // Appends the codes of the lists state.elements. place(list): where one of them stands.
   template <class Place>
   static void append_lists(const Feature& feature, FeatureState& state, TableRows& table, CodedColumn& out, const Place& place) {
-    state.kept.clear();
-    size_t begin = 0;
-    for (size_t& end : state.ends) {
-      const auto kept = kept_elements({state.elements.data() + begin, end - begin}, feature);
-      state.kept.insert(state.kept.end(), kept.begin(), kept.end());
+    std::vector<std::string_view>& texts = state.elements;
+    size_t begin = 0, kept_end = 0;
+    for (size_t& end : state.ends) {  // the kept ones move together
+      for (std::string_view text : kept_elements({texts.data() + begin, end - begin}, feature)) texts[kept_end++] = text;
       begin = end;
-      end = state.kept.size();
+      end = kept_end;
     }
-    state.rows.resize(state.kept.size());
-    table.find(state.kept, state.rows.data(), [&](size_t i) {
+    state.rows.resize(kept_end);
+    table.find({texts.data(), kept_end}, state.rows.data(), [&](size_t i) {
       return place(static_cast<size_t>(std::upper_bound(state.ends.begin(), state.ends.end(), i) - state.ends.begin()));
     });
+    size_t at = out.codes.size();
+    out.codes.resize(at + kept_end + state.ends.size());  // at most: an empty list has a code, too
     begin = 0;
     for (size_t end : state.ends) {
-      if (begin == end) out.codes.push_back(kMissingRow);
-      out.codes.insert(out.codes.end(), state.rows.begin() + begin, state.rows.begin() + end);
-      out.offsets.push_back(static_cast<int32_t>(out.codes.size()));
-      begin = end;
+      if (begin == end) out.codes[at++] = kMissingRow;
+      for (; begin < end; ++begin) out.codes[at++] = state.rows[begin];
+      out.offsets.push_back(static_cast<int32_t>(at));
     }
+    out.codes.resize(at);
   }
 
   static void code_joined_lists(const Feature& feature, FeatureState& state, TableRows& table, const RawChunk& chunk,

@@ -63,7 +63,8 @@ CsvPlace scan_csv(const InputFile& file, int64_t last_row) {
   }
 }
 
-constexpr size_t kCopyBytes = 16;  // short cells are copied as so many bytes at once: behind a text as many must be readable
+// Cells of up to so many bytes (a 64-bit id has 20) are copied as so many at once: behind a text as many must be readable.
+constexpr size_t kCopyBytes = 32;
 
 // Builds the text columns of one place, batch after batch. Memory that no batch holds any more is used again: fresh pages would
 // cost more than the copies into them.

@@ -116,8 +116,10 @@ void CellReader::elements(int64_t first, size_t count, const std::string& separa
   auto add = [&](std::string_view text) {
     if (!text.empty() && !state.missing.contains(text)) out.push_back(text);
   };
+  const bool is_char = separator.size() == 1;
   for (std::string_view rest : state.views) {
-    for (size_t end; (end = rest.find(separator)) != std::string_view::npos; rest.remove_prefix(end + separator.size()))
+    auto find = [&] { return is_char ? rest.find(separator[0]) : rest.find(separator); };
+    for (size_t end; (end = find()) != std::string_view::npos; rest.remove_prefix(end + separator.size()))
       add(rest.substr(0, end));
     add(rest);
     ends.push_back(out.size());

@@ -36,27 +36,22 @@ inline uint64_t short_word(const char* data, size_t size) {
   return byte(0) | byte(size / 2) | byte(size - 1);
 }
 
-// Of 9 bytes or more.
+// Of 17 bytes or more.
 inline uint64_t long_hash(std::string_view text) {
   const char* const data = text.data();
   const size_t size = text.size();
   if (size > 32) return hash64(text);
-  uint64_t first = load_bytes(data, 8), last = load_bytes(data + size - 8, 8);
-  if (size > 16) {
-    first = fold(first ^ 0x2d358dccaa6c78a5ULL, load_bytes(data + 8, 8) ^ 0x8bb84b93962eacc9ULL);
-    last = fold(load_bytes(data + size - 16, 8) ^ 0x4b33a62ed433d4a3ULL, last ^ 0x4d5a2da51de1aa47ULL);
-  }
-  return fold(fold(first ^ 0xa0761d6478bd642fULL, last ^ 0xe7037ed1a0b428dbULL) ^ 0x8ebc6af09c88c6e3ULL,
-              size ^ 0x589965cc75374cc3ULL);
+  const uint64_t first = fold(load_bytes(data, 8) ^ 0x2d358dccaa6c78a5ULL, load_bytes(data + 8, 8) ^ 0x8bb84b93962eacc9ULL);
+  const uint64_t last =
+      fold(load_bytes(data + size - 16, 8) ^ 0x4b33a62ed433d4a3ULL, load_bytes(data + size - 8, 8) ^ 0x4d5a2da51de1aa47ULL);
+  return fold(first ^ 0x8ebc6af09c88c6e3ULL, last ^ 0x589965cc75374cc3ULL);
 }
 
-// Of texts of the same size, 9 bytes or more.
+// Of texts of the same size, 17 bytes or more.
 inline bool long_equal(const char* a, const char* b, size_t size) {
   if (size > 32) return std::memcmp(a, b, size) == 0;
   auto differ = [=](size_t at) { return load_bytes(a + at, 8) ^ load_bytes(b + at, 8); };
-  uint64_t bits = differ(0) | differ(size - 8);
-  if (size > 16) bits |= differ(8) | differ(size - 16);
-  return bits == 0;
+  return (differ(0) | differ(8) | differ(size - 16) | differ(size - 8)) == 0;
 }
 
 // Whether the bytes of a word are digits, and their number, the first byte the most significant digit.
@@ -70,20 +65,12 @@ inline uint64_t number_of_digits(uint64_t word) {
   return (word & 0x0000ffff0000ffffULL) * 42949672960001ULL >> 32;  // all eight
 }
 
-// The number that a text of 9 to 20 bytes writes as std::to_chars would, if it does.
-inline std::optional<uint64_t> plain_number(const char* data, size_t size) {
+// The number that a text of 17 to 20 bytes writes as std::to_chars would, if it does.
+inline std::optional<uint64_t> long_number(const char* data, size_t size) {
   if (*data < '1' || *data > '9') return std::nullopt;
-  const uint64_t last = load_bytes(data + size - 8, 8);
-  // The bytes before the last 8, and before the last 16, behind zeros.
-  auto padded = [](uint64_t word, size_t count) {  // the first `count` bytes of the word, 1 to 8
-    return count == 8 ? word : word << (8 * (8 - count)) | 0x3030303030303030ULL >> (8 * count);
-  };
-  if (size <= 16) {
-    const uint64_t first = padded(load_bytes(data, 8), size - 8);
-    if (!are_digits(first) || !are_digits(last)) return std::nullopt;
-    return number_of_digits(first) * 100'000'000 + number_of_digits(last);
-  }
-  const uint64_t middle = load_bytes(data + size - 16, 8), first = padded(load_bytes(data, 8), size - 16);
+  const size_t count = size - 16;  // of the digits before the last 16, behind zeros
+  const uint64_t first = load_bytes(data, 8) << (8 * (8 - count)) | 0x3030303030303030ULL >> (8 * count);
+  const uint64_t middle = load_bytes(data + count, 8), last = load_bytes(data + count + 8, 8);
   if (!are_digits(first) || !are_digits(middle) || !are_digits(last)) return std::nullopt;
   uint64_t number = 0;
   if (__builtin_mul_overflow(number_of_digits(first), 10'000'000'000'000'000ULL, &number) ||
@@ -92,59 +79,85 @@ inline std::optional<uint64_t> plain_number(const char* data, size_t size) {
   return number;
 }
 
-// The digits of a number below 10^8, as short_word() of its text. After P. Khuong, "How to print integers really fast" (2017).
-inline uint64_t digits_word(uint64_t number, uint32_t& size) {
-  uint64_t fours = number / 10000 | number % 10000 << 32;
-  uint64_t hundreds = fours * 10486 >> 20 & 0x7f0000007fULL;
-  uint64_t pairs = hundreds | (fours - 100 * hundreds) << 16;
-  uint64_t tens = pairs * 103 >> 10 & 0x000f000f000f000fULL;
-  uint64_t digits = tens | (pairs - 10 * tens) << 8;
-  const int zeros = std::countr_zero(digits | uint64_t{1} << 56) / 8;  // before the number; 0 has a digit too
-  size = static_cast<uint32_t>(8 - zeros);
-  return (digits | 0x3030303030303030ULL) >> (8 * zeros);
+// The 8 digits of a number below 10^8, the first one lowest. After P. Khuong, "How to print integers really fast" (2017).
+inline uint64_t digits_of_number(uint64_t number) {
+  const uint64_t fours = number / 10000 | number % 10000 << 32;
+  const uint64_t hundreds = fours * 10486 >> 20 & 0x7f0000007fULL;
+  const uint64_t pairs = hundreds | (fours - 100 * hundreds) << 16;
+  const uint64_t tens = pairs * 103 >> 10 & 0x000f000f000f000fULL;
+  return tens | (pairs - 10 * tens) << 8;
 }
 
 }  // namespace detail
 
-// A text of up to 8 bytes is its own key. So is a whole number of 9 to 20 digits, as a number, so that it need not become a text
+// A text of up to 16 bytes is its own key. So is a whole number of 17 to 20 digits, as a number, so that it need not become a text
 // where it is none. The key of any other text is a hash.
 struct TextKey {
-  static constexpr uint32_t kNumber = UINT32_MAX;
-  uint64_t word = 0;  // bytes, number or hash
-  uint32_t size = 0;  // of the text; kNumber: word is a number
-  uint32_t hash = 0;  // for tables in memory only: not the same on every machine
+  static constexpr uint32_t kNumber = UINT32_MAX, kNone = UINT32_MAX - 1;
+  uint64_t first = 0, last = 0;  // the first and the last 8 bytes, or all of up to 8 and 0; the number, or the hash, and 0
+  uint32_t size = 0;             // of the text; kNumber: of a number; kNone: of no key
+  uint32_t hash = 0;             // for tables in memory only: not the same on every machine
 
   TextKey() = default;
   explicit TextKey(std::string_view text) {
-    size = static_cast<uint32_t>(std::min<size_t>(text.size(), kNumber - 1));
-    if (text.size() <= 8) {
-      word = detail::short_word(text.data(), text.size());
-    } else if (const auto number = text.size() <= 20 ? detail::plain_number(text.data(), text.size()) : std::nullopt) {
-      word = *number;
-      size = kNumber;
+    if (text.size() >= 8 && text.size() <= 16) {
+      first = detail::load_bytes(text.data(), 8);
+      last = detail::load_bytes(text.data() + text.size() - 8, 8);
+      size = static_cast<uint32_t>(text.size());
+    } else if (text.size() < 8) {
+      first = detail::short_word(text.data(), text.size());
+      size = static_cast<uint32_t>(text.size());
     } else {
-      word = detail::long_hash(text);
+      set_long(text);
     }
-    hash = hash_of(word, size);
+    set_hash();
   }
   // That of the number's text.
   explicit TextKey(uint64_t number) {
-    if (number < 100'000'000) {
-      word = detail::digits_word(number, size);
-    } else {
-      word = number;
+    constexpr uint64_t kEight = 100'000'000, kZeros = 0x3030303030303030ULL;
+    if (number >= kEight * kEight) {
+      first = number;
       size = kNumber;
+    } else {
+      const bool is_short = number < kEight;
+      const uint64_t digits = detail::digits_of_number(is_short ? number : number / kEight);
+      const int zeros = std::countr_zero(digits | uint64_t{1} << 56) / 8;  // before the number; 0 has a digit too
+      first = (digits | kZeros) >> (8 * zeros);
+      size = static_cast<uint32_t>(8 - zeros);
+      if (!is_short) {
+        last = detail::digits_of_number(number % kEight) | kZeros;
+        if (zeros > 0) first |= last << (8 * size);
+        size += 8;
+      } else if (zeros == 0) {
+        last = first;
+      }
     }
-    hash = hash_of(word, size);
+    set_hash();
   }
 
-  static uint32_t hash_of(uint64_t word, uint32_t size) {
-    return static_cast<uint32_t>(detail::fold(word ^ 0xa0761d6478bd642fULL, size ^ 0xe7037ed1a0b428dbULL));
-  }
-  static bool is_exact(uint32_t size) { return size <= 8 || size == kNumber; }
+  static bool is_exact(uint32_t size) { return size <= 16 || size == kNumber; }
   bool is_exact() const { return is_exact(size); }  // else equal keys may be of different texts
-  std::string text() const {                                     // of an exact key
-    return size == kNumber ? std::to_string(word) : std::string(reinterpret_cast<const char*>(&word), size);
+  std::string text() const {                        // of an exact key
+    if (size == kNumber) return std::to_string(first);
+    char bytes[16];
+    std::memcpy(bytes, &first, 8);
+    if (size > 8) std::memcpy(bytes + size - 8, &last, 8);
+    return std::string(bytes, size);
+  }
+  void set_hash() {  // from the rest
+    const uint64_t mixed = detail::fold(first ^ 0xa0761d6478bd642fULL, last ^ 0xe7037ed1a0b428dbULL);
+    hash = static_cast<uint32_t>(mixed ^ size * 0x9e3779b1u);
+  }
+
+ private:
+  void set_long(std::string_view text) {
+    size = static_cast<uint32_t>(std::min<size_t>(text.size(), kNone - 1));
+    if (const auto number = text.size() <= 20 ? detail::long_number(text.data(), text.size()) : std::nullopt) {
+      first = *number;
+      size = kNumber;
+    } else {
+      first = detail::long_hash(text);
+    }
   }
 };
 

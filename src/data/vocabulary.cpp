@@ -19,35 +19,42 @@ constexpr const char* kDamaged = "the vocabulary is damaged: run `ektm prepare` 
 
 }  // namespace
 
+int32_t Vocabulary::insert(const TextKey& key, std::string_view text) {
+  // While the table stays in the cache, room is cheap, and a look-up that goes beyond one slot costs a mispredicted branch.
+  const size_t room = slots_.size() <= kSlotsInCache ? slots_.size() / 8 : slots_.size() / 2;
+  if (ends_.size() >= room) grow();
+  const size_t at = probe(key, text);
+  return slots_[at].index >= 0 ? slots_[at].index : add(at, key, text);
+}
+
 int32_t Vocabulary::add(size_t at, const TextKey& key, std::string_view text) {
-  constexpr uint64_t kMaxBytes = uint64_t{1} << kStartBits;
-  if (size() >= kMaxTexts)
+    if (size() >= kMaxTexts)
     fail(ErrorKind::Data, "vocabulary", "found more than {} different values; use hash_buckets for this feature.", kMaxTexts);
-  if (text.size() >= kMaxTextBytes || bytes_.size() + text.size() >= kMaxBytes)
-    fail(ErrorKind::Data, "vocabulary",
-         "found a value of {} bytes among {} bytes in all; expected less than {} and {}. Use hash_buckets for this "
-         "feature.",
-         text.size(), bytes_.size(), kMaxTextBytes, kMaxBytes);
+  if (text.size() >= kMaxTextBytes)
+    fail(ErrorKind::Data, "vocabulary", "found a value of {} bytes; expected less than {}. Use hash_buckets for this feature.",
+         text.size(), kMaxTextBytes);
   Slot& slot = slots_[at];
-  slot = {key.word, key.size, static_cast<int32_t>(size())};
-  if (key.is_exact()) {
+  slot = {key.first, key.is_exact() ? key.last : bytes_.size(), key.size, static_cast<int32_t>(size())};
+  if (key.is_exact())
     bytes_ += key.text();
-  } else {
-    slot.word = key.word >> kStartBits << kStartBits | bytes_.size();
+  else
     bytes_ += text;
-  }
   ends_.push_back(bytes_.size());
   return slot.index;
 }
 
 void Vocabulary::grow() {
-  std::vector<Slot> old(std::max<size_t>(64, 2 * slots_.size()));
+  std::vector<Slot> old(std::max<size_t>(256, 2 * slots_.size()));
   old.swap(slots_);
   const size_t mask = slots_.size() - 1;
   for (const Slot& slot : old) {
     if (slot.index < 0) continue;
-    const bool is_exact = TextKey::is_exact(slot.size);
-    size_t at = (is_exact ? TextKey::hash_of(slot.word, slot.size) : TextKey(text(slot.index)).hash) & mask;
+    TextKey key;
+    key.first = slot.first;
+    key.last = TextKey::is_exact(slot.size) ? slot.last : 0;
+    key.size = slot.size;
+    key.set_hash();
+    size_t at = key.hash & mask;
     while (slots_[at].index >= 0) at = (at + 1) & mask;
     slots_[at] = slot;
   }

@@ -25,42 +25,38 @@ class Vocabulary {
   }
   // The text's index; a new text is added. Error Data beyond 2 billion texts, or for one of more than 16 MB.
   int32_t insert(std::string_view text) { return insert(TextKey(text), text); }
-  int32_t insert(const TextKey& key, std::string_view text) {
-    if (2 * ends_.size() >= slots_.size()) grow();
-    const size_t at = probe(key, text);
-    return slots_[at].index >= 0 ? slots_[at].index : add(at, key, text);
-  }
+  int32_t insert(const TextKey& key, std::string_view text);
 
   // For look-ups of many keys: asked for first, their misses of the cache overlap.
   bool is_large() const { return slots_.size() > kSlotsInCache; }
-  void prefetch(const TextKey& key) const { __builtin_prefetch(&slots_[key.hash & (slots_.size() - 1)]); }
+  void prefetch(const TextKey& key) const {
+    const Slot* slot = &slots_[key.hash & (slots_.size() - 1)];
+    __builtin_prefetch(slot);
+    __builtin_prefetch(&slot->size);  // it may begin in one line of the cache and end in the next
+  }
 
  private:
-  static constexpr size_t kSlotsInCache = 1 << 11;
-  static constexpr int kStartBits = 40;
+  static constexpr size_t kSlotsInCache = 1 << 13;
   struct Slot {
-    uint64_t word = 0;   // of an exact key; of others the text's start in bytes_, under the upper bits of the key's word
-    uint32_t size = 0;   // of the key
-    int32_t index = -1;  // -1: empty
+    uint64_t first = 0, last = 0;    // of the key; where it is not exact, `last` is the text's start in bytes_
+    uint32_t size = TextKey::kNone;  // of the key
+    int32_t index = -1;              // -1: empty
   };
   // The slot that holds the text, or the empty one where it belongs.
   size_t probe(const TextKey& key, std::string_view text) const {
     const size_t mask = slots_.size() - 1;
-    const bool is_exact = key.is_exact();
-    const int compared = is_exact ? 0 : kStartBits;  // bits of the word from here on
     for (size_t at = key.hash & mask;; at = (at + 1) & mask) {
       const Slot& slot = slots_[at];
-      if (slot.index < 0) return at;
-      if (slot.size == key.size && (slot.word ^ key.word) >> compared == 0 &&
-          (is_exact || detail::long_equal(bytes_.data() + start_of(slot), text.data(), text.size())))
+      if (slot.first == key.first && slot.size == key.size &&
+          (key.is_exact() ? slot.last == key.last : detail::long_equal(bytes_.data() + slot.last, text.data(), text.size())))
         return at;
+      if (slot.index < 0) return at;
     }
   }
-  static uint64_t start_of(const Slot& slot) { return slot.word & ((uint64_t{1} << kStartBits) - 1); }
   int32_t add(size_t at, const TextKey& key, std::string_view text);
   void grow();
 
-  std::vector<Slot> slots_;  // a power of two, at most half full
+  std::vector<Slot> slots_;  // a power of two
   std::string bytes_;
   std::vector<uint64_t> ends_;  // of each text in bytes_
 };

@@ -43,6 +43,31 @@ TEST(Vocabulary, EqualsAStandardMap) {
   }
 }
 
+// A number finds what its text has found, and nothing else does.
+TEST(Vocabulary, NumbersAreTheirTexts) {
+  std::vector<uint64_t> numbers = {0, 1, 9, UINT64_MAX, UINT64_MAX - 1};
+  for (uint64_t power = 10; power <= UINT64_MAX / 10; power *= 10)
+    for (uint64_t number : {power - 1, power, power + 1, 3 * power + 7}) numbers.push_back(number);
+  Rng rng(3);
+  for (int i = 0; i < 20000; ++i) numbers.push_back(rng.next() >> rng.below(64));
+  Vocabulary by_text, by_number;
+  for (uint64_t number : numbers) {
+    const std::string text = std::to_string(number);
+    const int32_t index = by_text.insert(text);
+    ASSERT_EQ(by_number.insert(TextKey(number), ""), index) << number;
+    ASSERT_EQ(by_text.find(TextKey(number), ""), index) << number;
+    ASSERT_EQ(by_number.find(text), index) << number;
+    ASSERT_EQ(by_number.text(index), text);
+    for (const std::string& other : {"0" + text, "-" + text, "+" + text, text + ".", text + " ", std::string("0000000000") + text})
+      ASSERT_EQ(by_text.find(other), -1) << other;
+  }
+  for (const char* text : {"18446744073709551616", "99999999999999999999", "1844674407370955161x", "x8446744073709551615"}) {
+    EXPECT_EQ(by_number.find(text), -1) << text;
+    const int32_t index = by_number.insert(text);
+    EXPECT_EQ(by_number.text(index), text);
+  }
+}
+
 // Texts of every length that differ in one byte only, wherever it is.
 TEST(Vocabulary, EveryByteTells) {
   Vocabulary vocabulary;
