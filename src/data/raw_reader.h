@@ -20,8 +20,9 @@ struct RawInput {
 };
 
 // Columns of a chunk: those of CSV are texts as they stand in the file (nothing passes through a float); those of Parquet and
-// Arrow keep their type. A joined column is a DictionaryArray: `dictionary` is the side table's whole column (the same object in every
-// chunk), an index is the row of the match, null where there is none. Access through CellReader: text and "missing".
+// Arrow keep their type, but texts that repeat in Parquet may come as a DictionaryArray (not in `own`). A joined column is a
+// DictionaryArray: `dictionary` is the side table's whole column (the same object in every chunk), an index is the row of the
+// match, null where there is none. Access through CellReader: text and "missing".
 struct RawChunk {
   std::shared_ptr<arrow::RecordBatch> columns;  // the needed columns, joined ones included, in the order they were asked for
   std::shared_ptr<arrow::RecordBatch> own;      // the file's own columns as read (only when RawReader was asked to keep them)

@@ -21,7 +21,8 @@ class Source {
  public:
   virtual ~Source() = default;
   const std::vector<std::string>& names() const { return names_; }  // its columns in the order of the file
-  // Once, before next(): the columns to read, each present exactly once; or all of them, in the order of the file.
+  // Once, before next(): the columns to read, each present exactly once, where texts and lists of texts may come as dictionaries; or
+  // all of them, as they are and in the order of the file.
   virtual void select(const std::vector<std::string>& columns) = 0;
   virtual void select_all() = 0;
   virtual std::shared_ptr<arrow::RecordBatch> next() = 0;  // nullptr at the end
