@@ -126,6 +126,17 @@ CsvTokenizer::Stop CsvTokenizer::read(CsvCell* cells, size_t max_rows, size_t& r
       CsvCell cell{begin, 0, 0};
       end = mark();
       if (end == begin && begin < size && text[begin] == '"') {
+        // Nearly all: a quote, the next one, and behind it the end of the cell.
+        if (next_mark_ + 2 < marks_count_) {
+          const uint32_t closing = marks_[next_mark_ + 1], behind = marks_[next_mark_ + 2];
+          if (behind == closing + 1 && text[closing] == '"' && text[behind] != '"') {
+            next_mark_ += 3;
+            end = behind;
+            if (column < columns_) row[column] = {begin + 1, closing, 0};
+            if (text[end] != ',') break;
+            continue;
+          }
+        }
         ++next_mark_;
         bool is_escaped = false;
         for (;;) {  // to the closing quote
