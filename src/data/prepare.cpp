@@ -286,10 +286,12 @@ class Preparation {
     reader.next(chunk);
   }
 
-  // The chunk without its cells, for messages.
+  // The chunk without its cells, for messages: of its columns the names and where they come from.
   void keep_place(const RawChunk& chunk) {
+    arrow::FieldVector fields;
+    for (const auto& field : chunk.columns->schema()->fields()) fields.push_back(field->WithType(arrow::null()));
+    const auto columns = arrow::schema(fields);
     RawChunk place = chunk;
-    const auto columns = chunk.columns->schema();
     const bool same = !places_.empty() && places_.back().columns->schema()->Equals(*columns, true);
     place.columns = same ? places_.back().columns
                          : checked_data(arrow::RecordBatch::MakeEmpty(columns), chunk.file, "cannot be held in memory");

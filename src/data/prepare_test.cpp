@@ -494,6 +494,25 @@ TEST(Predict, EncodesAsPrepareDid) {
   EXPECT_EQ(predicted.raw_columns, 6);
 }
 
+TEST(Predict, AHistoryBecomesASequence) {
+  Folder folder;
+  folder.write("history.csv", "user,item,liked\nu,a,1\nv,b,1\nu,b,0\nu,c,1\nu,a,1\nw,b,0\n");
+  prepare_csv(folder,
+              "features: [{name: item}, {name: seen, kind: sequence, column: past_item, table: item, max_length: 2}]\n" + kClick +
+                  "join: [{file: history.csv, key: user, many: true, where: liked == 1, prefix: past_}]\n",
+              "user,item,click\nu,b,1\nv,b,0\nu,b,1\nx,b,0\n", "", "user,item,click\nw,a,0\nu,c,0\n");
+  // Of u: a, c, a, of which the newest two are kept; of v: b; w likes nothing, x is not there. b: five times, a and c: twice each.
+  const Batch train = whole_split(folder / "out", "train");
+  EXPECT_EQ(train.ids, (Ids{2, 2, 2, 2}));
+  EXPECT_EQ(train.bags[0].offsets, (Ids{0, 2, 3, 5, 6}));
+  EXPECT_EQ(train.bags[0].values, (Ids{4, 3, 2, 4, 3, kMissingRow}));
+  // What predict needs of the history lies in the encoders.
+  fs::remove(folder / "history.csv");
+  const Predicted predicted = predict(folder / "out", (folder / "test.csv").string());
+  expect_equal(predicted.batch, whole_split(folder / "out", "test"));
+  EXPECT_EQ(predicted.batch.bags[0].values, (Ids{kMissingRow, 4, 3}));
+}
+
 TEST(Predict, NeedsNoLabelsOrRoles) {
   Folder folder;
   write_users(folder);

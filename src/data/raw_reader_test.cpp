@@ -917,6 +917,62 @@ TEST_F(RawReaderTest, SideTablesKeepTheirTypes) {
   EXPECT_EQ(scores.cell(2).text, "0.5");
 }
 
+TEST_F(RawReaderTest, ManyRowsAKeyBecomeLists) {
+  // Users in any order, each one's rows in the order of the file; a missing value within a list is left out.
+  write("history.csv", "user,video,long_view,why\n2,a,1,x\n1,b,1,x\n2,c,0,x\n2,d,1,x\n,e,1,x\n1,NA,1,x\n3,f,0,x\n2,a,1,x\n1,g,NA,x\n");
+  std::string file = write("a.csv", "user,video\n2,m\n1,n\n3,o\n9,p\n2,q\n");
+  auto lists = [&](const std::string& where, int64_t chunk_bytes) {
+    schema_.joins = {{"history.csv", "user", true, where, "history_"}};
+    RawReader::Options options;
+    options.chunk_bytes = chunk_bytes;
+    RawReader reader({{file}}, schema_, {"history_video", "video"}, options);
+    std::vector<Strings> all;
+    RawChunk chunk;
+    while (reader.next(chunk)) {
+      CellReader history(chunk, 0, schema_), own(chunk, 1, schema_);
+      EXPECT_TRUE(history.is_list());
+      for (int64_t row = 0; row < chunk.rows(); ++row) {
+        all.push_back(elements_of(history, row));
+        all.back().emplace_back(own.cell(row).text);
+      }
+    }
+    unmatched_ = reader.unmatched_rows();
+    return all;
+  };
+  for (int64_t chunk_bytes : {1, 1 << 20}) {
+    EXPECT_EQ(lists("", chunk_bytes),
+              (std::vector<Strings>{{"a", "c", "d", "a", "m"}, {"b", "g", "n"}, {"f", "o"}, {"p"}, {"a", "c", "d", "a", "q"}}));
+    EXPECT_EQ(unmatched_, std::vector<int64_t>{1});
+    EXPECT_EQ(lists("long_view == 1", chunk_bytes),
+              (std::vector<Strings>{{"a", "d", "a", "m"}, {"b", "n"}, {"o"}, {"p"}, {"a", "d", "a", "q"}}));
+    EXPECT_EQ(unmatched_, std::vector<int64_t>{2});  // of user 3 nothing is left
+    EXPECT_EQ(lists("long_view == 2", chunk_bytes), (std::vector<Strings>{{"m"}, {"n"}, {"o"}, {"p"}, {"q"}}));
+  }
+  expect_error(error_of({file}, {"history_video"}), ErrorKind::Data, file + ", row 1 (line 2), column history_video of " + path("history.csv"),
+               {"found a list", "kind ids or sequence"});
+}
+
+TEST_F(RawReaderTest, AConditionLeavesRowsOfASideTableOut) {
+  write("users.csv", "user,age,valid\n1,30,0\n1,31,1\n2,40,1\n3,50,0\n");
+  std::string file = write("a.csv", "user\n1\n2\n3\n");
+  schema_.joins = {{"users.csv", "user", false, "valid == 1", ""}};
+  EXPECT_EQ(read({file}, {"age"}), (Rows{{"31"}, {"40"}, {"~"}}));
+  // Places count the rows that were left out.
+  write("users.csv", "user,age,valid\n1,30,0\n1,31,1\n2,40,0\n1,50,1\n");
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 4 (line 5), column user", {"'1'", "row 2", "many: true"});
+  write("users.csv", "user,age,valid\n1,30,0\n1,\xff,1\n");
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 2 (line 3), column age", {"UTF-8"});
+  write("users.csv", "user,age,valid\n1,30,0\n1,31,x\n");
+  schema_.joins[0].where = "valid > 0";
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 2 (line 3), column valid", {"'x'"});
+  schema_.joins[0].where = "vald == 1";
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"`where`", "'vald'", "did you mean 'valid'?"});
+  write("users.csv", "user,age,valid\n1,30,0\n");
+  schema_.joins[0] = {"users.csv", "user", false, "", "user_"};
+  EXPECT_EQ(read({file}, {"user_age"}), (Rows{{"30"}, {"~"}, {"~"}}));
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, file, {"'age'"});
+}
+
 // ----------------------------------------------------------------------------------------------------- folders and options
 
 TEST_F(RawReaderTest, FoldersAreReadInTheOrderOfNames) {

@@ -201,9 +201,14 @@ class SchemaParser {
     read_config(node, join, errors_, prefix);
     require(node, prefix, "file", join.file);
     require(node, prefix, "key", join.key);
+    try {
+      if (!join.where.empty()) Expression::parse(join.where, prefix + "where");
+    } catch (const Error& error) {
+      errors_.add(node["where"], prefix + "where", error.message());
+    }
     for (const auto& other : schema_.joins)
-      if (!join.file.empty() && other.file == join.file && other.key == join.key)
-        errors_.add(node, prefix.substr(0, prefix.size() - 1), "is joined twice by the same key. Remove one.");
+      if (!join.file.empty() && other.file == join.file && other.key == join.key && other.prefix == join.prefix)
+        errors_.add(node, prefix.substr(0, prefix.size() - 1), "is joined twice by the same key and prefix. Remove one, or give one another prefix.");
     schema_.joins.push_back(std::move(join));
   }
 
@@ -365,7 +370,12 @@ void Task::fields(FieldVisitor& v) {
 
 void Join::fields(FieldVisitor& v) {
   v.field("file", file, "the side table, relative to the schema's folder, or else to the folder of the training file");
-  v.field("key", key, "the column, in both, by which its columns are added to every row; each key once in the side table");
+  v.field("key", key, "the column, in both, by which its columns are added to every row; each key once in the side table, unless `many`");
+  v.field("many", many,
+          "several rows a key, such as a user's history: each column becomes the list of its values, in the order of the file, for a feature of "
+          "kind sequence or ids");
+  v.field("where", where, "an expression over the side table's columns, such as long_view == 1: its other rows are left out");
+  v.field("prefix", prefix, "put before the names of the side table's columns, as in history_ for history_video_id");
 }
 
 void Schema::fields(FieldVisitor& v) {
@@ -412,6 +422,12 @@ std::string Schema::hash() const {
   for (const auto& t : tasks) {
     add("task");
     for (const auto& text : {t.name, t.label, t.after, t.observed}) add(text);
+  }
+  // Of joins, what decides the values: not the file, which has no text here.
+  for (const auto& join : joins) {
+    if (!join.many && join.where.empty() && join.prefix.empty()) continue;
+    add("join");
+    for (const auto& text : {join.key, join.where, join.prefix, std::string(join.many ? "many" : "")}) add(text);
   }
   add("roles");
   for (const auto& text : {group, scenario, weight}) add(text);

@@ -46,6 +46,9 @@ struct Task {
 struct Join {  // a side table: its columns are added to every row by key (a left join; no match = missing values)
   std::string file;  // relative to the schema's folder, or to the folder of --train when not found there
   std::string key;   // column in both
+  bool many = false;   // several rows a key: each column becomes, by key, the list of its values in the order of the file
+  std::string where;   // an expression over the side table's columns: only rows where it is true count; "" = all
+  std::string prefix;  // stands before the names of the side table's columns, but for the key
 
   void fields(FieldVisitor& v);
 };

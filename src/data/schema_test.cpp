@@ -235,6 +235,21 @@ TEST(Schema, Joins) {
   expect_error(join + "  - {file: users.csv, key: user_id}\n", {"line 7", "joined twice"});
   expect_error(std::string(kSmall) + "join:\n  - {file: users.csv}\n", {"join.users.csv.key", "missing"});
   expect_error(std::string(kSmall) + "join:\n  - {key: user_id}\n", {"join[0].file", "missing"});
+
+  const std::string history = std::string(kSmall) + "join:\n  - {file: h.csv, key: user_id, many: true, where: long_view == 1, prefix: seen_}\n";
+  const Schema schema = parse(history + "  - {file: h.csv, key: user_id, many: true, where: is_like == 1, prefix: liked_}\n");
+  ASSERT_EQ(schema.joins.size(), 2u);
+  EXPECT_TRUE(schema.joins[0].many);
+  EXPECT_EQ(schema.joins[0].where, "long_view == 1");
+  EXPECT_EQ(schema.joins[1].prefix, "liked_");
+  expect_error(history + "  - {file: h.csv, key: user_id, many: true, where: is_like == 1, prefix: seen_}\n", {"line 7", "another prefix"});
+  expect_error(std::string(kSmall) + "join:\n  - {file: h.csv, key: user_id, where: \"a ==\"}\n", {"line 6", "join.h.csv.where"});
+  // What a joined list holds decides the encoding; a plain join's file does not.
+  const std::string plain = std::string(kSmall) + "join:\n  - {file: h.csv, key: user_id}\n";
+  EXPECT_EQ(parse(plain).hash(), parse(kSmall).hash());
+  std::set<std::string> hashes{parse(plain).hash()};
+  for (const char* keys : {"many: true", "many: true, where: a == 1", "many: true, where: a == 2", "many: true, prefix: h_", "prefix: h_", "where: a == 1"})
+    EXPECT_TRUE(hashes.insert(parse(std::string(kSmall) + "join:\n  - {file: h.csv, key: user_id, " + keys + "}\n").hash()).second) << keys;
 }
 
 TEST(Schema, HashFollowsWhatDecidesTheEncoding) {
