@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -58,7 +59,7 @@ TEST_P(Training, Overfits64Rows) {
 
 TEST_P(Training, ACheckpointGoesOnWithTheSameBits) {
   const DatasetInfo info = toy_info("parallel");
-  RunConfig config = config_for(GetParam(), {"optimizer.schedule=cosine", "optimizer.clip_norm=1"});
+  RunConfig config = config_for(GetParam(), {"optimizer.schedule=cosine", "optimizer.clip_norm=1", "attention.targets={history: item}"});
   const std::filesystem::path file = std::filesystem::path(testing::TempDir()) / ("ektm_stepper_" + std::to_string(getpid()) + ".safetensors");
   Network whole(config, info), first(config, info), second(config, info);
   Stepper whole_steps(whole, config, 6), first_steps(first, config, 6), second_steps(second, config, 6);
@@ -151,6 +152,50 @@ TEST(Stepper, BalancingReachesSequences) {
     for (int step = 0; step < 2; ++step) stepper.step(batch);
     EXPECT_FALSE(at::equal(before, network.embeddings().weights()[network.embeddings().table_offset(1) + row])) << method;
   }
+}
+
+// The label says whether the item is in the history: attention finds out, a pooled history tells less.
+TEST(Stepper, AttentionComparesTheTargetWithEachValue) {
+  DatasetInfo info;
+  info.tables = {{"item", 200}};
+  info.fields = {{"item", 0, false}};
+  info.bags = {{"history", 0, false}};
+  info.tasks = {{"click", -1}};
+  auto draw = [&](uint64_t seed) {
+    Rng rng(seed);
+    Batch batch;
+    batch.rows = 256;
+    batch.bags.resize(1);
+    batch.bags[0].offsets = {0};
+    for (int64_t b = 0; b < batch.rows; ++b) {
+      std::vector<int32_t> history;
+      for (uint64_t i = 0, length = 4 + rng.below(8); i < length; ++i) history.push_back(static_cast<int32_t>(rng.below(200)));
+      const int32_t item = rng.below(2) ? history[rng.below(history.size())] : static_cast<int32_t>(rng.below(200));
+      batch.ids.push_back(item);
+      batch.labels.push_back(std::find(history.begin(), history.end(), item) != history.end());
+      batch.observed.push_back(1);
+      batch.bags[0].values.insert(batch.bags[0].values.end(), history.begin(), history.end());
+      batch.bags[0].offsets.push_back(static_cast<int32_t>(batch.bags[0].values.size()));
+    }
+    return batch;
+  };
+  auto logloss_after_training = [&](const std::string& targets) {
+    RunConfig config = config_for("{name: shared_bottom, bottom_hidden: [32], tower_hidden: []}", {"attention.targets=" + targets});
+    Network network(config, info);
+    Stepper stepper(network, config, 600);
+    for (int step = 0; step < 600; ++step) stepper.step(draw(static_cast<uint64_t>(step)));
+    const Batch fresh = draw(99999);
+    const at::Tensor served = network.score(fresh).served;
+    double sum = 0;
+    for (int64_t b = 0; b < fresh.rows; ++b) {
+      const double p = served[0][b].item<double>();
+      sum -= std::log(fresh.labels[b] ? p : 1 - p);
+    }
+    return sum / static_cast<double>(fresh.rows);
+  };
+  const double attention = logloss_after_training("{history: item}"), pooling = logloss_after_training("{}");
+  EXPECT_LT(attention, 0.3);
+  EXPECT_GT(pooling, 1.4 * attention);
 }
 
 TEST(LearningRate, WarmsUpAndFalls) {
