@@ -32,6 +32,7 @@ int main(int argc, char** argv) {
   ektm::add_predict_command(app);
   ektm::add_inspect_command(app);
   ektm::add_report_command(app);
+  ektm::add_bench_command(app);
   ektm::add_models_command(app);
   try {
     app.parse(argc, argv);

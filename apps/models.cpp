@@ -1,4 +1,4 @@
-// ektm models [NAME] [--schema] [--markdown]
+// ektm models [NAME] [--schema] [--plan] [--markdown]
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "commands.h"
 #include "data/schema.h"
+#include "experiment/plan.h"
 #include "models/run_config.h"
 #include "models/zoo.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 struct Arguments {
   std::string name;
-  bool schema = false, markdown = false;
+  bool schema = false, plan = false, markdown = false;
 };
 
 void print_fields(const std::vector<FieldHelp>& fields, bool markdown) {
@@ -58,28 +59,39 @@ void print_common(bool markdown) {
   print_fields(describe(RunConfig{}), markdown);
 }
 
-void print_schema(bool markdown) {
-  if (markdown)
-    std::printf("# Schema reference\n\nMade by `ektm models --schema --markdown`; do not edit. By example: "
-                "[guide.md](guide.md).\n");
-  for (const auto& [section, fields] : schema_reference()) {
-    if (section.empty()) {
-      std::printf(markdown ? "\n## The whole file\n\nKeys beside `features`, `tasks` and `join`\n\n"
-                           : "the whole file (beside features, tasks, join):\n");
-    } else {
-      const std::string list = section.substr(0, section.find('['));
-      std::printf(markdown ? "\n## %s\n\nKeys of an item of the list `%s:`\n\n"
-                           : "\n%s, keys of an item of %s:\n", list.c_str(),
-                  list.c_str());
-    }
+// A file of sections: the keys of the whole, and of the items of its lists.
+void print_sections(const std::vector<std::pair<std::string, std::vector<FieldHelp>>>& reference, const std::string& beside, bool markdown) {
+  for (const auto& [section, fields] : reference) {
+    const bool list = section.find('[') != std::string::npos;
+    const std::string name = section.substr(0, section.find('['));
+    if (section.empty())
+      std::printf(markdown ? "\n## The whole file\n\nKeys beside %s\n\n" : "the whole file (beside %s):\n", beside.c_str());
+    else if (markdown)
+      std::printf(list ? "\n## %s\n\nKeys of an item of the list `%s:`\n\n" : "\n## %s\n\nKeys below `%s:`\n\n", name.c_str(), name.c_str());
+    else
+      std::printf(list ? "\n%s, keys of an item of %s:\n" : "\n%s, keys below %s:\n", name.c_str(), name.c_str());
     print_fields(fields, markdown);
   }
 }
 
+void print_schema(bool markdown) {
+  if (markdown)
+    std::printf("# Schema reference\n\nMade by `ektm models --schema --markdown`; do not edit. By example: "
+                "[guide.md](guide.md).\n");
+  print_sections(schema_reference(), markdown ? "`features`, `tasks` and `join`" : "features, tasks, join", markdown);
+}
+
+void print_plan(bool markdown) {
+  if (markdown)
+    std::printf("# Plan reference\n\nMade by `ektm models --plan --markdown`; do not edit. By example: "
+                "[guide.md](guide.md#compare-models-with-a-plan).\n");
+  print_sections(plan_reference(), markdown ? "`datasets`, `models` and `tune`" : "datasets, models, tune", markdown);
+}
+
 void run(const Arguments& arguments) {
-  const auto& [name, schema, markdown] = arguments;
-  if (schema) {
-    print_schema(markdown);
+  const auto& [name, schema, plan, markdown] = arguments;
+  if (schema || plan) {
+    (schema ? print_schema : print_plan)(markdown);
     return;
   }
   if (!name.empty()) {
@@ -103,9 +115,10 @@ void run(const Arguments& arguments) {
 void add_models_command(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
-      app.add_subcommand("models", "The zoo, and every config and schema key with type, default, range and meaning");
+      app.add_subcommand("models", "The zoo, and every config, schema and plan key with type, default, range and meaning");
   auto* name = command->add_option("name", arguments->name, "a model");
-  command->add_flag("--schema", arguments->schema, "the keys of schema.yaml instead")->excludes(name);
+  auto* schema = command->add_flag("--schema", arguments->schema, "the keys of schema.yaml instead")->excludes(name);
+  command->add_flag("--plan", arguments->plan, "the keys of plan.yaml (ektm bench) instead")->excludes(name)->excludes(schema);
   command->add_flag("--markdown", arguments->markdown, "as a reference page of the docs");
   command->footer("Examples:\n  ektm models ektm\n  ektm models --schema");
   command->callback([arguments] { run(*arguments); });

@@ -1,13 +1,11 @@
 // ektm train CONFIG.yaml --output RUN
-#include <algorithm>
-#include <cctype>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 
 #include "base/log.h"
 #include "commands.h"
+#include "shell_word.h"
 #include "train/trainer.h"
 
 namespace ektm {
@@ -19,15 +17,6 @@ struct Arguments {
   int64_t seed = -1, threads = -1;
   bool resume = false, overwrite = false, quiet = false, profile = false;
 };
-
-// As one word of a shell.
-std::string quoted(const std::string& text) {
-  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("/._-+=,:@%", c); });
-  if (plain) return text;
-  std::string word = "'";
-  for (char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return word + "'";
-}
 
 void run(const Arguments& arguments) {
   set_quiet(arguments.quiet);
@@ -45,7 +34,7 @@ void run(const Arguments& arguments) {
     // The run's own config holds what --set, --seed and --threads decided.
     const std::string config_file = (std::filesystem::path(arguments.output) / "config.yaml").string();
     std::fprintf(stderr, "\nInterrupted after step %ld; the checkpoint is written. Go on with:\n  ektm train %s --output %s --resume\n",
-                 outcome.steps, quoted(config_file).c_str(), quoted(arguments.output).c_str());
+                 outcome.steps, shell_word(config_file).c_str(), shell_word(arguments.output).c_str());
     throw CLI::RuntimeError(130);
   }
   std::printf("%s: %ld steps in %.1f s (%s samples/s); best %s %.5f at step %ld\nrun folder: %s\n", config.model_name().c_str(), outcome.steps,

@@ -5,11 +5,11 @@
   scripts/check_docs.py --write   also writes the generated pages anew
 
 What is checked:
-  pages      docs/config.md and docs/schema.md are what the program prints (they are generated)
+  pages      docs/config.md, docs/schema.md and docs/plan.md are what the program prints (they are generated)
   links      every relative link names a file of the tree, and every #anchor a heading of it
   commands   every `ektm ...` line in a block or between backticks names subcommands and options that exist; in a block also the
              options that are required; every script that a block calls is in the tree
-  YAML       blocks marked "yaml schema" or "yaml config", and every file in configs/, are read by the program without an error
+  YAML       blocks marked "yaml schema", "yaml config" or "yaml plan", and every file in configs/, are read by the program without an error
 
 The program is $EKTM_BUILD/bin/ektm, or build/bin/ektm of the repository.
 """
@@ -26,7 +26,11 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EKTM = pathlib.Path(os.environ.get("EKTM_BUILD", ROOT / "build")).resolve() / "bin" / "ektm"
-GENERATED = {"docs/config.md": ["models", "--markdown"], "docs/schema.md": ["models", "--schema", "--markdown"]}
+GENERATED = {
+    "docs/config.md": ["models", "--markdown"],
+    "docs/schema.md": ["models", "--schema", "--markdown"],
+    "docs/plan.md": ["models", "--plan", "--markdown"],
+}
 NO_SHELL = {"yaml", "json", "cpp", "python", "math", "text"}  # languages of blocks that hold no command lines
 FENCE = re.compile(r"^\s*(```+)\s*(.*)$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -192,10 +196,15 @@ def check_links(page):
 
 
 def yaml_problem(kind, text):
-    """The program's complaint about a schema or a config, or None. It reads them before it looks for data; there is none."""
+    """The program's complaint about a schema, a config or a plan, or None. It reads them before it looks for data; there is none."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / f"{kind}.yaml"
         file.write_text(text)
+        if kind == "plan":
+            # From the root, where the configs lie that a plan names. Its data sets may be absent.
+            result = subprocess.run([str(EKTM), "bench", str(file), "--check"], capture_output=True, text=True, cwd=ROOT)
+            complaints = [line for line in result.stderr.splitlines() if line and not re.search(r"datasets\[\d+\]\.data: |: \d+ problems:$", line)]
+            return "\n".join(complaints) or None
         if kind == "schema":
             result = run("prepare", "--schema", file, "--train", f"{folder}/absent.csv", "--test", f"{folder}/absent-test.csv",
                          "--output", f"{folder}/out")
@@ -209,7 +218,7 @@ def yaml_problem(kind, text):
 def check_yaml(page):
     for start, info, text in page.blocks:
         language, _, kind = info.partition(" ")
-        if language == "yaml" and kind in ("schema", "config"):
+        if language == "yaml" and kind in ("schema", "config", "plan"):
             problem = yaml_problem(kind, text)
             if problem:
                 yield f"{page.path}:{start}: {problem}"
@@ -217,9 +226,8 @@ def check_yaml(page):
 
 def check_configs():
     for file in sorted((ROOT / "configs").rglob("*.yaml")):
-        if file.name == "tune.yaml":  # of scripts/tune.py
-            continue
-        problem = yaml_problem("schema" if file.name.startswith("schema") else "config", file.read_text())
+        kind = next((kind for start, kind in (("schema", "schema"), ("plan", "plan"), ("bench", "plan")) if file.name.startswith(start)), "config")
+        problem = yaml_problem(kind, file.read_text())
         if problem:
             yield f"{file.relative_to(ROOT)}:1: {problem}"
 

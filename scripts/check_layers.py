@@ -17,7 +17,8 @@ LAYERS = {
     "sim": 3, "report": 3, "nn": 3,
     "models": 4, "checkpoint": 4,
     "train": 5, "serve": 5,
-    "apps": 6,
+    "experiment": 6,
+    "apps": 7,
 }
 TORCH_FREE = {folder for folder, layer in LAYERS.items() if layer < 3} | {"sim", "report"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]')

@@ -25,3 +25,4 @@ def test_the_commands_run(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "runs" / "report.html").exists()
     assert (tmp_path / "scores.parquet").exists()
+    assert (tmp_path / "runs" / "bench" / "report.html").exists()

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from support import read_tensors, run, succeed, write_config
 
-SUBCOMMANDS = ("simulate logs", "prepare", "train", "evaluate", "predict", "inspect", "report", "models")
+SUBCOMMANDS = ("simulate logs", "prepare", "train", "evaluate", "predict", "inspect", "report", "bench", "models")
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 
 

@@ -26,6 +26,7 @@ spdlog::logger& logger() {
 }  // namespace
 
 void set_quiet(bool quiet) { quiet_ = quiet; }
+bool quiet() { return quiet_; }
 
 void log_line(const std::string& text) {
   if (!quiet_) logger().info(text);

@@ -12,6 +12,7 @@ namespace ektm {
 void log_line(const std::string& text);
 void log_warning(const std::string& text);
 void set_quiet(bool quiet);
+bool quiet();
 
 template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {

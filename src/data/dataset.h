@@ -52,4 +52,14 @@ class Loader {
   std::unique_ptr<State> state_;
 };
 
+// Calls consume(batch) for the whole split in order.
+template <class Consume>
+void for_each_batch(const Dataset& dataset, int64_t batch_rows, Consume consume) {
+  LoaderConfig config;
+  config.batch_rows = batch_rows;
+  Loader loader(dataset, config);
+  loader.start_epoch(0);
+  while (const Batch* batch = loader.next()) consume(*batch);
+}
+
 }  // namespace ektm

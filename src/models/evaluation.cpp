@@ -7,19 +7,6 @@
 #include "base/log.h"
 
 namespace ektm {
-namespace {
-
-// Calls consume(batch) for the whole split in order.
-template <class Consume>
-void for_each_batch(const Dataset& dataset, int64_t batch_rows, Consume consume) {
-  LoaderConfig config;
-  config.batch_rows = batch_rows;
-  Loader loader(dataset, config);
-  loader.start_epoch(0);
-  while (const Batch* batch = loader.next()) consume(*batch);
-}
-
-}  // namespace
 
 EvaluationResult evaluate_network(const Network& network, const Dataset& dataset, const std::string& model_name, const std::string& split,
                                   const EvaluationOptions& options) {

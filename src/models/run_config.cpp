@@ -1,5 +1,9 @@
 #include "models/run_config.h"
 
+#include <fmt/format.h>
+
+#include <map>
+
 #include "base/error.h"
 #include "models/zoo.h"
 
@@ -41,6 +45,30 @@ std::string run_config_text(const RunConfig& config) {
   for (const auto& item : root)
     if (!item.second.IsScalar()) ordered[item.first] = item.second;
   return to_text(ordered);
+}
+
+std::vector<std::string> config_differences(const RunConfig& before, const RunConfig& now, const std::vector<std::string>& ignored) {
+  auto keys = [&](const RunConfig& config) {
+    std::map<std::string, std::string> values;
+    auto collect = [&](const auto& self, const YAML::Node& node, const std::string& key) -> void {
+      if (!node.IsMap()) {
+        std::string text = to_text(node);
+        values[key] = text.substr(0, text.find_last_not_of('\n') + 1);
+      } else {
+        for (const auto& item : node) self(self, item.second, (key.empty() ? "" : key + ".") + item.first.as<std::string>());
+      }
+    };
+    collect(collect, parse_yaml(run_config_text(config), "config"), "");
+    for (const auto& key : ignored) values.erase(key);
+    return values;
+  };
+  auto old_values = keys(before), new_values = keys(now);
+  std::vector<std::string> differences;
+  for (const auto& [key, value] : old_values) new_values.try_emplace(key, "absent");
+  for (const auto& [key, value] : new_values)
+    if (const std::string& old = old_values.try_emplace(key, "absent").first->second; old != value)
+      differences.push_back(fmt::format("{} is {} instead of {}", key, value, old));
+  return differences;
 }
 
 }  // namespace ektm

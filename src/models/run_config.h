@@ -123,5 +123,7 @@ RunConfig load_run_config(const std::filesystem::path& file, const std::vector<s
 RunConfig parse_run_config(YAML::Node root, const std::string& name, const std::vector<std::string>& overrides);
 // config.yaml of the run folder: every key. Reading it again gives the same config.
 std::string run_config_text(const RunConfig& config);
+// "KEY is NEW instead of OLD" for each key in which two configs differ, apart from `ignored`.
+std::vector<std::string> config_differences(const RunConfig& before, const RunConfig& now, const std::vector<std::string>& ignored);
 
 }  // namespace ektm

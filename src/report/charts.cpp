@@ -60,35 +60,126 @@ std::string mix(const std::array<int, 3>& from, const std::array<int, 3>& to, do
 }  // namespace
 
 std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entries) {
-  constexpr double kRow = 21, kLabelMost = 128, kValueWidth = 50;
+  std::vector<MeanEntry> means;
+  for (const auto& entry : entries) means.push_back({entry.label, entry.style, entry.auc, entry.interval, {}, entry.best});
+  return mean_chart(title, "AUC", means);
+}
+
+std::string mean_chart(const ChartTitle& title, const std::string& axis, const std::vector<MeanEntry>& entries) {
+  constexpr double kRow = 21, kLabelMost = 128, kValueWidth = 50, kTick = 4;
   Range range;
   std::vector<std::string> labels;
   for (const auto& entry : entries) {
     labels.push_back(shorten(entry.label, kLabelMost, kTickFont));
-    if (entry.auc) range.add(*entry.auc);
+    if (entry.mean) range.add(*entry.mean);
     if (entry.interval) range.add(entry.interval->low), range.add(entry.interval->high);
+    for (double value : entry.values) range.add(value);
   }
   if (range.empty()) return nothing_to_draw(title);
   range.pad(0.05);
   const double left = widest_px(labels) + 12, right = kPanelWidth - kValueWidth,
                bottom = kTop + kRow * static_cast<double>(entries.size());
   const Scale x{range.low, range.high, left, right};
-  Svg svg(kPanelWidth, bottom + 34, "AUC of " + title.title);
+  Svg svg(kPanelWidth, bottom + 34, axis + " of " + title.title);
   draw_title(svg, title);
   const auto ticks = linear_ticks(range.low, range.high, 5);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
-  svg.text((left + right) / 2, bottom + 30, "AUC", "tick", "middle");
+  svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto& entry = entries[i];
     const double y = kTop + kRow * (static_cast<double>(i) + 0.5);
     svg.text(left - 8, y + 4, labels[i], entry.best ? "tick best" : "tick", "end");
-    if (!entry.auc) {
+    if (!entry.mean) {
       svg.text(right + 8, y + 4, "-", "tick");
       continue;
     }
+    for (double value : entry.values) svg.line(x(value), y - kTick, x(value), y + kTick, "axis");
     if (entry.interval) svg.run_bar(x(entry.interval->low), x(entry.interval->high), y, entry.style);
-    svg.marker(x(*entry.auc), y, 4.4, entry.style, false, fmt::format("{}: {:.5f}", entry.label, *entry.auc));
-    svg.text(right + 8, y + 4, fmt::format("{:.4f}", *entry.auc), entry.best ? "tick best" : "tick");
+    svg.marker(x(*entry.mean), y, 4.4, entry.style, false, fmt::format("{}: {:.5f}", entry.label, *entry.mean));
+    svg.text(right + 8, y + 4, fmt::format("{:.4f}", *entry.mean), entry.best ? "tick best" : "tick");
+  }
+  return svg.to_string();
+}
+
+std::string difference_chart(const ChartTitle& title, const std::string& axis, const std::vector<DifferenceEntry>& entries) {
+  constexpr double kRow = 34, kWidth = 2 * kPanelWidth, kLabelMost = 260, kValueWidth = 130, kApart = 6;
+  Range range;
+  range.add(0);
+  std::vector<std::string> labels;
+  for (const auto& entry : entries) {
+    labels.push_back(shorten(entry.label, kLabelMost, kTickFont));
+    range.add(entry.difference);
+    for (const auto& interval : {entry.upper, entry.lower})
+      if (interval) range.add(interval->low), range.add(interval->high);
+  }
+  if (entries.empty()) return nothing_to_draw(title);
+  range.pad(0.05);
+  // Fonts differ in width: some air, for names as long as these.
+  const double left = 1.08 * widest_px(labels) + 12, right = kWidth - kValueWidth, bottom = kTop + kRow * static_cast<double>(entries.size());
+  const Scale x{range.low, range.high, left, right};
+  Svg svg(kWidth, bottom + 34, title.title);
+  draw_title(svg, title);
+  const auto ticks = linear_ticks(range.low, range.high, 8);
+  svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
+  svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
+  svg.line(x(0), kTop - 4, x(0), bottom, "zero");
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const auto& entry = entries[i];
+    const double y = kTop + kRow * (static_cast<double>(i) + 0.5);
+    svg.text(left - 8, y + 4, labels[i], "tick", "end");
+    if (entry.upper) svg.run_bar(x(entry.upper->low), x(entry.upper->high), y - kApart, entry.style);
+    if (entry.lower) svg.run_bar(x(entry.lower->low), x(entry.lower->high), y + kApart, entry.style, true);
+    svg.marker(x(entry.difference), y - kApart, 4.4, entry.style, false, fmt::format("{}: {:+.5f}", entry.label, entry.difference));
+    svg.marker(x(entry.difference), y + kApart, 3.6, entry.style, true);
+    svg.text(right + 10, y + 4, fmt::format("{:+.4f}  {}", entry.difference, entry.verdict), entry.verdict == "better" || entry.verdict == "worse" ? "tick best" : "tick");
+  }
+  return svg.to_string();
+}
+
+std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, const std::string& y_axis, const std::vector<ScatterPoint>& points) {
+  constexpr double kWidth = 1.6 * kPanelWidth, kHeight = 240, kLine = 13;
+  Range xs, ys;
+  for (const auto& point : points) {
+    xs.add(point.x);
+    ys.add(point.y);
+    if (point.interval) ys.add(point.interval->low), ys.add(point.interval->high);
+  }
+  if (xs.empty()) return nothing_to_draw(title);
+  const bool logarithmic = xs.low > 0 && xs.high > 3 * xs.low;
+  if (logarithmic)
+    xs.low /= 1.15, xs.high *= 1.15;
+  else
+    xs.pad(0.08);
+  ys.pad(0.08);
+  const auto x_ticks = logarithmic ? log_ticks(xs.low, xs.high, 8) : linear_ticks(xs.low, xs.high, 7), y_ticks = linear_ticks(ys.low, ys.high, 6);
+  const auto y_labels = tick_labels(y_ticks);
+  const double left = widest_px(y_labels) + 28, right = kWidth - 12, bottom = kTop + kHeight;
+  const Scale x{xs.low, xs.high, left, right, logarithmic}, y{ys.low, ys.high, bottom, kTop};
+  Svg svg(kWidth, bottom + 36, title.title);
+  draw_title(svg, title);
+  svg.y_axis(y, y_ticks, y_labels, left, right);
+  svg.x_axis(x, x_ticks, tick_labels(x_ticks), kTop, bottom);
+  svg.text((left + right) / 2, bottom + 31, x_axis, "tick", "middle");
+  svg.text(10, (kTop + bottom) / 2, y_axis, "tick", "middle", -90);
+  for (const auto& point : points) {
+    if (point.interval) svg.line(x(point.x), y(point.interval->low), x(point.x), y(point.interval->high), "axis");
+    svg.marker(x(point.x), y(point.y), 5, point.style, false, fmt::format("{}: {:.4g}, {:.5f}", point.label, point.x, point.y));
+  }
+  // Names beside their points, from the top down; one that would lie over another moves down a line.
+  std::vector<size_t> order(points.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return points[a].y > points[b].y; });
+  struct Box {
+    double x1, x2, y;
+  };
+  std::vector<Box> taken;
+  for (size_t i : order) {
+    const double width = text_width_px(points[i].label, kTickFont), at = x(points[i].x);
+    const bool to_left = at + 10 + width > right;
+    Box box{to_left ? at - 10 - width : at + 10, to_left ? at - 10 : at + 10 + width, y(points[i].y) + 4};
+    while (std::any_of(taken.begin(), taken.end(), [&](const Box& t) { return box.x1 < t.x2 && t.x1 < box.x2 && std::abs(box.y - t.y) < kLine; })) box.y += kLine;
+    taken.push_back(box);
+    svg.text(to_left ? box.x2 : box.x1, box.y, points[i].label, "tick", to_left ? "end" : "start");
   }
   return svg.to_string();
 }

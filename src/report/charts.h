@@ -24,6 +24,35 @@ struct AucEntry {
 };
 std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entries);
 
+// The same of any quantity, here a mean over runs: its interval as whiskers, each run's own value as a tick on the line.
+struct MeanEntry {
+  std::string label;
+  RunStyle style;
+  std::optional<double> mean;
+  std::optional<Interval> interval;
+  std::vector<double> values;
+  bool best = false;
+};
+std::string mean_chart(const ChartTitle& title, const std::string& axis, const std::vector<MeanEntry>& entries);
+
+// Differences against the line at 0, each with two intervals: the upper with a filled marker, the lower hollow and dashed.
+struct DifferenceEntry {
+  std::string label, verdict;
+  RunStyle style;
+  double difference = 0;
+  std::optional<Interval> upper, lower;
+};
+std::string difference_chart(const ChartTitle& title, const std::string& axis, const std::vector<DifferenceEntry>& entries);
+
+// Points with their names, x logarithmic where it spans more than a factor of 3; `interval`: of y.
+struct ScatterPoint {
+  std::string label;
+  RunStyle style;
+  double x = 0, y = 0;
+  std::optional<Interval> interval;
+};
+std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, const std::string& y_axis, const std::vector<ScatterPoint>& points);
+
 // Curves over training steps. The point at `chosen_step` (the saved weights) is ringed.
 struct Curve {
   RunStyle style;

@@ -42,6 +42,9 @@ struct ReportOptions {
 // Well-formed as XML too. 1 to about 8 runs and 2 to about 10 tasks fit well.
 std::string render_report(const std::vector<ReportRun>& runs, const ReportOptions& options);
 
+// Of that page the sections that look inside the runs, as HTML: base against served heads, who teaches whom, calibration, learning curves.
+std::string render_inside(const std::vector<ReportRun>& runs);
+
 // Task x model for the terminal: AUC with its interval, GAUC, LogLoss, PCOC of the served heads over all scenarios. The best AUC
 // of a task is marked with *.
 std::string comparison_table(const std::vector<ReportRun>& runs);

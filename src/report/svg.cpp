@@ -218,11 +218,11 @@ void Svg::run_line(const std::vector<std::pair<double, double>>& points, const R
       list, style.color(), stroke_px, style.dash());
 }
 
-void Svg::run_bar(double x1, double x2, double y, const RunStyle& style) {
+void Svg::run_bar(double x1, double x2, double y, const RunStyle& style, bool dashed) {
   body_ += fmt::format(
-      "<path d=\"M{0:.1f} {2:.1f}H{1:.1f}M{0:.1f} {3:.1f}v7M{1:.1f} {3:.1f}v7\" stroke=\"{4}\" stroke-width=\"1.6\" "
+      "<path d=\"M{0:.1f} {2:.1f}H{1:.1f}M{0:.1f} {3:.1f}v7M{1:.1f} {3:.1f}v7\" stroke=\"{4}\" stroke-width=\"1.6\"{5} "
       "fill=\"none\"/>\n",
-      x1, x2, y, y - 3.5, style.color());
+      x1, x2, y, y - 3.5, style.color(), dashed ? " stroke-dasharray=\"4 2.5\"" : "");
 }
 
 void Svg::marker(double x, double y, double radius, const RunStyle& style, bool hollow, const std::string& tooltip) {

@@ -48,7 +48,8 @@ class Svg {
             double rotate = 0);
   void rect(double x, double y, double width, double height, const std::string& fill, const std::string& tooltip = "");
   void run_line(const std::vector<std::pair<double, double>>& points, const RunStyle& style, double stroke_px);
-  void run_bar(double x1, double x2, double y, const RunStyle& style);  // a horizontal interval with end caps
+  // A horizontal interval with end caps.
+  void run_bar(double x1, double x2, double y, const RunStyle& style, bool dashed = false);
   // `hollow`: outline only.
   void marker(double x, double y, double radius, const RunStyle& style, bool hollow = false, const std::string& tooltip = "");
   void ring(double x, double y, double radius, const RunStyle& style);

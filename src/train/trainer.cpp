@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <fstream>
-#include <map>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -241,27 +240,7 @@ class Trainer {
 
   // Another config would give a run that neither config describes. The data set may have moved, and another machine may have fewer cores.
   void check_same_config(const fs::path& file) const {
-    auto keys = [](const RunConfig& config) {
-      std::map<std::string, std::string> values;
-      auto collect = [&](const auto& self, const YAML::Node& node, const std::string& key) -> void {
-        if (!node.IsMap()) {
-          std::string text = to_text(node);
-          values[key] = text.substr(0, text.find_last_not_of('\n') + 1);
-        } else {
-          for (const auto& item : node) self(self, item.second, (key.empty() ? "" : key + ".") + item.first.as<std::string>());
-        }
-      };
-      collect(collect, parse_yaml(run_config_text(config), "config"), "");
-      values.erase("data");
-      values.erase("threads");
-      return values;
-    };
-    auto before = keys(load_run_config(file, {})), now = keys(config_);
-    std::vector<std::string> differences;
-    for (const auto& [key, value] : before) now.try_emplace(key, "absent");
-    for (const auto& [key, value] : now)
-      if (const std::string& old = before.try_emplace(key, "absent").first->second; old != value)
-        differences.push_back(fmt::format("{} is {} instead of {}", key, value, old));
+    const auto differences = config_differences(load_run_config(file, {}), config_, {"data", "threads"});
     if (!differences.empty())
       fail(ErrorKind::Config, "--resume " + options_.run.string(), "this is another config than the run was started with: {}. Resume with {}, or train "
            "into another folder.", fmt::join(differences, "; "), file.string());

@@ -1,0 +1,382 @@
+"""`ektm bench`: a plan gives the same numbers whole, interrupted or with runs beside each other; broken plans are refused before anything is trained."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+import signal
+import time
+
+import numpy
+import pytest
+import yaml
+from support import partial_names, read_manifest, read_split, read_tensors, run, start, succeed
+from test_report import Page
+
+MMOE = {"name": "mmoe", "experts": 2, "expert_hidden": [8], "tower_hidden": [8]}
+OUTPUTS = ("results.md", "results.csv", "results.tex", "results.json", "report.html")
+
+
+def plan_of(simulated, **changes):
+    plan = {
+        "title": "Tiny & <small>",
+        "seeds": [5, 6],
+        "min_positives": 5,
+        "datasets": [{"name": "sim", "data": str(simulated.data)}],
+        "models": [
+            {"name": "single", "config": {"model": {"name": "single_task", "hidden": [8]}}},
+            {"name": "mmoe", "config": {"model": MMOE}},
+            {"name": "ektm_mmoe", "baseline": "mmoe", "config": {"model": {"name": "ektm", "backbone": MMOE}}},
+        ],
+        "common": {
+            "embedding": {"dim": 4, "learning_rate": 0.005},
+            "train": {"batch_rows": 256, "max_steps": 40, "validate_every_steps": 20, "checkpoint_every_steps": 5, "early_stopping": {"min_positives": 5}},
+        },
+        "tune": {
+            "trials": 2,
+            "space": {"optimizer.learning_rate": [0.002, 0.01]},
+            "models": {"single": {"model.dropout": [0, 0.3]}, "mmoe": {"model.dropout": [0, 0.3]}, "ektm_mmoe": {"model.lambda": [1, 0.3]}},
+        },
+    }
+    for key, value in changes.items():
+        if value is None:
+            del plan[key]
+        else:
+            plan[key] = value
+    return plan
+
+
+def write_plan(folder, plan):
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    return path
+
+
+def numbers(work):
+    """results.json less what depends on the machine."""
+    results = json.loads((work / "results.json").read_text())
+    for dataset in results["datasets"]:
+        for model in dataset["models"]:
+            del model["cost"]
+    return results
+
+
+@pytest.fixture(scope="module")
+def whole(simulated, tmp_path_factory):
+    """(plan file, work folder) of a plan carried out without a break. Tests must not write into it."""
+    folder = tmp_path_factory.mktemp("bench")
+    plan = write_plan(folder, plan_of(simulated))
+    succeed("bench", plan, "--output", folder / "work", "--quiet")
+    return plan, folder / "work"
+
+
+def runs_of(work):
+    return sorted(str(path.parent.relative_to(work)) for path in work.glob("runs/*/*/*/metrics.json"))
+
+
+def test_the_folder_holds_runs_trials_and_results(whole):
+    plan, work = whole
+    assert runs_of(work) == [f"runs/sim/{model}/seed-{seed}" for model in ("ektm_mmoe", "mmoe", "single") for seed in (5, 6)]
+    assert all((work / name).exists() for name in OUTPUTS)
+    assert partial_names(work) == [] and not (work / "running").exists()
+    for model in ("single", "mmoe", "ektm_mmoe"):
+        trials = [json.loads(line) for line in (work / "trials" / "sim" / model / "trials.jsonl").read_text().splitlines()]
+        assert [trial["trial"] for trial in trials] == [0, 1]
+        for trial in trials:
+            folder = work / "trials" / "sim" / model / str(trial["trial"])
+            assert (folder / "metrics-valid.json").exists() and (folder / "config.yaml").exists()
+            assert not (folder / "metrics.json").exists()  # the test split is not read by a search
+            assert not (folder / "model.safetensors").exists()
+        # The runs have the settings of the better trial.
+        best = max(trials, key=lambda trial: trial["selection"])
+        chosen = yaml.safe_load(best["config"])
+        for seed in (5, 6):
+            config = yaml.safe_load((work / "runs" / "sim" / model / f"seed-{seed}" / "config.yaml").read_text())
+            assert config["seed"] == seed
+            assert config["model"] == chosen["model"] and config["optimizer"] == chosen["optimizer"]
+    # A paired trial is the baseline's in everything but its own keys.
+    for trial in ("0", "1"):
+        below, over = (yaml.safe_load((work / "trials" / "sim" / model / trial / "config.yaml").read_text()) for model in ("mmoe", "ektm_mmoe"))
+        assert below["model"] == over["model"]["backbone"]
+        assert below["optimizer"] == over["optimizer"]
+
+
+def test_the_numbers_are_those_of_the_runs(whole):
+    plan, work = whole
+    results = numbers(work)["datasets"][0]
+    metrics = {}
+    for model in ("single", "mmoe", "ektm_mmoe"):
+        for seed in (5, 6):
+            content = json.loads((work / "runs" / "sim" / model / f"seed-{seed}" / "metrics.json").read_text())
+            metrics[model, seed] = {(r["task"], r["quantity"]): r for r in content["results"] if r["head"] == "served" and not r["scenario"]}
+    for model in results["models"]:
+        for line in model["results"]:
+            for metric in ("auc", "gauc", "logloss", "pcoc", "ece"):
+                expected = [metrics[model["name"], seed][line["task"], line["quantity"]][metric] for seed in (5, 6)]
+                assert line[metric]["by_seed"] == expected
+                if None not in expected:
+                    assert line[metric]["mean"] == pytest.approx(sum(expected) / 2, rel=1e-12)
+                    assert line[metric]["std"] == pytest.approx(abs(expected[0] - expected[1]) / 2**0.5, rel=1e-9)
+    compared = [task["task"] for task in results["tasks"] if task["in_mean"]]
+    assert compared == [task["task"] for task in results["tasks"] if task["quantity"] == "cvr" and task["positives"] >= 5]
+    assert compared
+    pair = next(c for c in results["comparisons"] if c["model"] == "ektm_mmoe" and c["reference"] == "mmoe" and c["task"] is None)
+    differences = [
+        sum(metrics["ektm_mmoe", seed][task, "cvr"]["auc"] - metrics["mmoe", seed][task, "cvr"]["auc"] for task in compared) / len(compared) for seed in (5, 6)
+    ]
+    assert pair["by_seed"] == pytest.approx(differences, abs=1e-12)
+    half = 12.706204736432095 * abs(differences[0] - differences[1]) / 2  # t of one degree of freedom; std / sqrt(2)
+    assert pair["seeds"]["low"] == pytest.approx(sum(differences) / 2 - half, abs=1e-9)
+    assert pair["stated_baseline"]
+
+
+def weighted_auc(labels, scores, weights):
+    """Of rows that count several times; ties count one half."""
+    _, rank = numpy.unique(scores, return_inverse=True)
+    positive, negative = (numpy.bincount(rank, weights * (labels == label), minlength=rank.max() + 1) for label in (1, 0))
+    below = numpy.cumsum(negative) - negative
+    return (positive * (below + negative / 2)).sum() / positive.sum() / negative.sum()
+
+
+def test_the_interval_over_rows_is_the_bootstraps_over_users(whole, simulated):
+    """The spread of the difference over samples of users with replacement, the weights as they are."""
+    plan, work = whole
+    results = numbers(work)["datasets"][0]
+    tasks = [task["name"] for task in read_manifest(simulated.data)["dataset"]["tasks"]]
+    rows = read_split(simulated.data, "test")
+    labels, observed = rows["labels"].reshape(-1, len(tasks)), rows["observed"].reshape(-1, len(tasks))
+    _, users = numpy.unique(rows["group"], return_inverse=True)
+    assert users.max() + 1 == results["clusters"]
+    scores = {}
+    for model in ("mmoe", "ektm_mmoe"):
+        for seed in (5, 6):
+            _, tensors = read_tensors(work / "runs" / "sim" / model / f"seed-{seed}" / "predictions.safetensors")
+            kind, shape, data = tensors["served"]
+            scores[model, seed] = numpy.frombuffer(data, numpy.float32).reshape(shape)
+    click = tasks.index("click")
+    pair = next(c for c in results["comparisons"] if c["model"] == "ektm_mmoe" and c["reference"] == "mmoe" and c["task"] == "click")
+
+    def difference(weight):
+        kept = (weight > 0) & (observed[:, click] == 1)
+        auc = {key: weighted_auc(labels[kept, click], score[click][kept], weight[kept]) for key, score in scores.items()}
+        return sum(auc["ektm_mmoe", seed] - auc["mmoe", seed] for seed in (5, 6)) / 2
+
+    assert difference(numpy.ones(len(users))) == pytest.approx(pair["difference"], abs=1e-9)
+    generator = numpy.random.default_rng(1)
+    count = users.max() + 1
+    spread = numpy.std([difference(numpy.bincount(generator.integers(0, count, count), minlength=count)[users]) for _ in range(300)])
+    width = (pair["rows"]["high"] - pair["rows"]["low"]) / 2 / 1.959964
+    assert width == pytest.approx(spread, rel=0.25)
+
+
+def test_every_file_holds_the_numbers(whole):
+    plan, work = whole
+    results = numbers(work)["datasets"][0]
+    lines = list(csv.DictReader((work / "results.csv").open()))
+    texts = {name: (work / name).read_text() for name in OUTPUTS}
+    for model in results["models"]:
+        for line in model["results"]:
+            found = [row for row in lines if (row["model"], row["task"], row["quantity"], row["metric"]) == (model["name"], line["task"], line["quantity"], "auc")]
+            assert len(found) == (line["auc"]["mean"] is not None)
+            if not found:
+                continue
+            assert float(found[0]["mean"]) == line["auc"]["mean"]
+            assert [float(value) for value in found[0]["values"].split()] == line["auc"]["by_seed"]
+            if line["quantity"] == "ctcvr":
+                continue
+            for name in ("results.md", "report.html"):
+                assert f"{line['auc']['mean']:.4f} ± {line['auc']['std']:.4f}" in texts[name], (name, model["name"], line["task"])
+            assert f"{line['auc']['mean']:.4f} $\\pm$ {line['auc']['std']:.4f}" in texts["results.tex"]
+    assert "ektm\\_mmoe" in texts["results.tex"] and "\\toprule" in texts["results.tex"]
+    assert texts["results.tex"].count("\\begin{tabular}") == texts["results.tex"].count("\\end{tabular}") > 5
+    pair = next(c for c in results["comparisons"] if c["model"] == "ektm_mmoe" and c["task"] is None)
+    for name in ("results.md", "report.html"):
+        assert f"{pair['seeds']['low']:+.4f}" in texts[name]
+    if pair["verdict"] == "tie":
+        assert "a tie" in texts["results.md"]
+
+
+def test_the_page_is_whole_and_needs_nothing_else(whole):
+    plan, work = whole
+    page = Page((work / "report.html").read_text())
+    assert "svg" in page.names and "table" in page.names and "script" not in page.names
+    assert not [link for link in page.links if not link.startswith("#")]
+    text = " ".join(page.texts)
+    for part in ("Tiny & <small>", "How to read the intervals", "Quality against cost", "Who teaches whom", "Calibration", "Learning curves", "GAUC"):
+        assert part in text, part
+
+
+def test_called_again_it_trains_nothing_and_says_the_same(whole, tmp_path):
+    plan, work = whole
+    shutil.copytree(work, tmp_path / "work")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*.safetensors")}
+    for name in OUTPUTS:
+        (tmp_path / "work" / name).unlink()
+    succeed("bench", plan, "--output", tmp_path / "work", "--quiet")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "runs").rglob("*.safetensors")} == before
+    for name in OUTPUTS:
+        assert (tmp_path / "work" / name).read_text() == (work / name).read_text(), name
+
+
+@pytest.mark.parametrize("where", ["trials/sim/mmoe/1/checkpoint.safetensors", "runs/sim/mmoe/seed-5/checkpoint.safetensors"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_interrupted_it_goes_on_to_the_same_numbers(whole, tmp_path, where, how):
+    plan, expected = whole
+    work = tmp_path / "a work folder"
+    process = start("bench", plan, "--output", work)
+    while not (work / where).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=120)
+    assert not (work / "results.json").exists()
+    command = ["bench", plan, "--output", work]
+    if how == signal.SIGINT:
+        assert process.returncode == 130, err.decode()
+        said = re.search(r"Interrupted; (\d+) of 12 runs are finished. Go on with:\n  ektm (bench .*)\n", err.decode())
+        assert said, err.decode()
+        assert 0 < int(said[1]) < 12
+        command = shlex.split(said[2])
+    succeed(*command, "--quiet")
+    assert numbers(work) == numbers(expected)
+    assert partial_names(work) == []
+
+
+def test_runs_beside_each_other_give_the_same_numbers(whole, tmp_path):
+    plan, expected = whole
+    succeed("bench", plan, "--set", "parallel=2", "--output", tmp_path / "work", "--quiet")
+    assert numbers(tmp_path / "work") == numbers(expected)
+    assert not (tmp_path / "work" / "running").exists()
+
+
+def test_interrupted_runs_beside_each_other_write_checkpoints(whole, tmp_path):
+    plan, expected = whole
+    process = start("bench", plan, "--set", "parallel=2", "--output", tmp_path / "work")
+    while not list((tmp_path / "work").glob("runs/*/*/*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err.decode()
+    assert "--set parallel=2" in err.decode()
+    succeed("bench", plan, "--output", tmp_path / "work", "--quiet")
+    assert numbers(tmp_path / "work") == numbers(expected)
+
+
+def test_more_seeds_are_added_and_seeds_left_out_are_told(whole, tmp_path):
+    plan, work = whole
+    shutil.copytree(work, tmp_path / "work")
+    succeed("bench", plan, "--set", "seeds=[5, 6, 7]", "--output", tmp_path / "work", "--quiet")
+    results = numbers(tmp_path / "work")
+    old = numbers(work)
+    assert results["seeds"] == [5, 6, 7]
+    for model, before in zip(results["datasets"][0]["models"], old["datasets"][0]["models"]):
+        for line, line_before in zip(model["results"], before["results"]):
+            assert line["auc"]["by_seed"][:2] == line_before["auc"]["by_seed"]
+    out = succeed("bench", plan, "--set", "seeds=[5, 7]", "--output", tmp_path / "work", "--quiet")
+    assert "3 runs that are not of this plan" in out
+    assert "3 runs that are not of this plan" in (tmp_path / "work" / "results.md").read_text()
+
+
+CONTRADICTIONS = {
+    "threads=2": "threads is 2 instead of 1",
+    "common.embedding.dim=8": "embedding.dim is 8 instead of 4",
+    "tune.seed=3": "seed is 3 instead of 1",
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS)
+def test_a_plan_that_contradicts_the_folder_is_refused(whole, tmp_path, change):
+    plan, work = whole
+    done = run("bench", plan, "--set", change, "--output", work, "--quiet")
+    assert done.code == 1
+    assert CONTRADICTIONS[change] in done.err and "another plan" in done.err
+
+
+def test_other_data_under_the_same_name_are_refused(whole, simulated, tmp_path):
+    plan, work = whole
+    shutil.copytree(simulated.data, tmp_path / "data")
+    content = yaml.safe_load(plan.read_text())
+    content["datasets"][0]["data"] = str(tmp_path / "data")
+    moved = write_plan(tmp_path, content)
+    shutil.copytree(work, tmp_path / "work")
+    succeed("bench", moved, "--output", tmp_path / "work", "--quiet")  # moved, but the same
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    done = run("bench", moved, "--output", tmp_path / "work", "--quiet")
+    assert done.code == 1
+    assert "datasets[0].data" in done.err and "another content" in done.err
+
+
+def test_broken_plans_are_refused_with_all_their_problems(simulated, tmp_path):
+    plan = plan_of(simulated)
+    plan["models"][1]["config"]["model"] = {**MMOE, "expert": 3}
+    plan["models"][2]["config"]["loss"] = {"task_weights": {"clck": 2}}
+    plan["sedes"] = [1]
+    done = run("bench", write_plan(tmp_path, plan), "--output", tmp_path / "work")
+    assert done.code == 1 and not (tmp_path / "work").exists()
+    assert "sedes: unknown key. Did you mean 'seeds'?" in done.err
+    del plan["sedes"]
+    done = run("bench", write_plan(tmp_path, plan), "--output", tmp_path / "work")
+    assert "models[1].config: model.expert: unknown key. Did you mean 'model.experts'?" in done.err
+    plan["models"][1]["config"]["model"] = MMOE
+    plan["tune"]["models"]["mmoe"]["model.dropout"] = [0, 1.5]
+    done = run("bench", write_plan(tmp_path, plan), "--output", tmp_path / "work")
+    assert "tune, model mmoe with model.dropout: 1.5" in done.err
+    plan["tune"]["models"]["mmoe"]["model.dropout"] = [0, 0.3]
+    plan["datasets"].append({"name": "absent", "data": str(tmp_path / "absent")})
+    done = run("bench", write_plan(tmp_path, plan), "--output", tmp_path / "work")
+    assert done.code == 1 and not (tmp_path / "work").exists()
+    assert "Nearest: 'click'" in done.err  # task names agree with the data set
+    assert "datasets[1].data" in done.err and "absent" in done.err
+
+
+def test_raw_files_are_prepared_first(simulated, tmp_path):
+    raw = {"name": "raw", "schema": str(simulated.raw / "schema.yaml"), **{split: [str(simulated.raw / f"{split}.parquet")] for split in ("train", "valid", "test")}}
+    content = plan_of(simulated, tune=None, seeds=[5], datasets=[raw, {"name": "sim", "data": str(simulated.data)}])
+    content["models"] = content["models"][1:2]
+    plan = write_plan(tmp_path, content)
+    succeed("bench", plan, "--output", tmp_path / "work", "--quiet")
+    raw_results, encoded = numbers(tmp_path / "work")["datasets"]
+    assert raw_results["models"] == encoded["models"]  # the same files give the same data set
+    assert raw_results["comparisons"] == []
+    content["datasets"][0]["train"] = content["datasets"][0]["test"]
+    done = run("bench", write_plan(tmp_path, content), "--output", tmp_path / "work", "--quiet")
+    assert done.code == 1 and "datasets[0].train" in done.err
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_trial_whose_losses_are_not_finite_is_a_result(simulated, tmp_path, parallel):
+    """Weights that grow by a factor of thousands a step; trial 0 takes the first choice."""
+    content = plan_of(simulated, seeds=[5], parallel=parallel)
+    content["models"] = content["models"][1:2]
+    content["common"]["optimizer"] = {"learning_rate": 100}
+    content["tune"] = {"trials": 4, "space": {"optimizer.weight_decay": [100, 0]}}
+    succeed("bench", write_plan(tmp_path, content), "--output", tmp_path / "work", "--quiet")
+    lines = [json.loads(line) for line in (tmp_path / "work" / "trials" / "sim" / "mmoe" / "trials.jsonl").read_text().splitlines()]
+    assert [line["trial"] for line in lines] == [0, 1, 2, 3]
+    for line in lines:
+        assert (line["selection"] is None) == (yaml.safe_load(line["config"])["optimizer"]["weight_decay"] == 100)
+        if line["selection"] is None:
+            assert "step" in line["failure"] and "Model error" in line["failure"]
+    assert lines[0]["selection"] is None
+    assert numbers(tmp_path / "work")["datasets"][0]["models"][0]["search"]["best_trial"] > 0
+
+
+def test_a_second_one_in_the_same_folder_is_refused(whole, simulated, tmp_path):
+    plan, _ = whole
+    process = start("bench", plan, "--output", tmp_path / "work")
+    while not (tmp_path / "work" / "trials").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    done = run("bench", plan, "--output", tmp_path / "work", "--quiet")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert done.code == 1 and "another ektm bench" in done.err
+
+
+def test_check_says_whether_a_plan_is_good(whole, tmp_path):
+    plan, _ = whole
+    assert "no problem found" in succeed("bench", plan, "--check", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,172 @@
+#include "experiment/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/error.h"
+
+namespace ektm {
+namespace {
+
+Plan parse(const std::string& text) {
+  ConfigErrors errors("plan.yaml");
+  Plan plan = parse_plan(parse_yaml(text, "plan.yaml"), errors);
+  errors.throw_if_any();
+  return plan;
+}
+
+std::string error_of(const std::string& text) {
+  try {
+    parse(text);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::Config);
+    return error.what();
+  }
+  return "no error";
+}
+
+constexpr const char* kPlan = R"(
+seeds: [3, 4]
+datasets: [{name: shop, data: data/shop}]
+models:
+  - {name: mmoe, config: {model: {name: mmoe, experts: 2}}}
+  - {name: over, baseline: mmoe, config: {model: {name: ektm, backbone: {name: mmoe, experts: 2}}, embedding: {l2: 0.5}}}
+  - {name: other, baseline: mmoe, config: {model: {name: ektm, backbone: {name: ple}}}}
+common: {embedding: {dim: 4, l2: 0.25}}
+tune:
+  trials: 40
+  space: {optimizer.learning_rate: [0.001, 0.002, 0.005], embedding.dim: [4, 8]}
+  models:
+    mmoe: {model.dropout: [0, 0.1, 0.2, 0.3]}
+    over: {model.lambda: [1, 0.5, 0.25]}
+    other: {model.lambda: [1, 0.5]}
+)";
+
+TEST(Plan, CommonKeysLieBelowAModelsOwn) {
+  const Plan plan = parse(kPlan);
+  EXPECT_EQ(plan.title, "shop");
+  const RunConfig mmoe = run_config(plan, plan.models[0].config, "data/shop", 3), over = run_config(plan, plan.models[1].config, "data/shop", 3);
+  EXPECT_EQ(mmoe.embedding.dim, 4);
+  EXPECT_EQ(mmoe.embedding.l2, 0.25);
+  EXPECT_EQ(over.embedding.l2, 0.5);
+  EXPECT_EQ(over.embedding.dim, 4);
+  EXPECT_EQ(over.model["backbone"]["experts"].as<int>(), 2);
+  EXPECT_EQ(mmoe.seed, 3);
+  EXPECT_EQ(mmoe.threads, 1);
+  EXPECT_EQ(mmoe.data, "data/shop");
+}
+
+TEST(Plan, TrialZeroTakesTheFirstChoices) {
+  const Plan plan = parse(kPlan);
+  const YAML::Node config = trial_config(plan, plan.models[1], 0);
+  EXPECT_EQ(config["optimizer"]["learning_rate"].as<double>(), 0.001);
+  EXPECT_EQ(config["model"]["backbone"]["dropout"].as<double>(), 0);
+  EXPECT_EQ(config["model"]["lambda"].as<double>(), 1);
+}
+
+TEST(Plan, APairedModelTakesItsBaselinesDraws) {
+  const Plan plan = parse(kPlan);
+  std::set<std::string> seen, lambdas;
+  for (int64_t trial = 0; trial < plan.tune->trials; ++trial) {
+    const YAML::Node mmoe = trial_config(plan, plan.models[0], trial), over = trial_config(plan, plan.models[1], trial), other = trial_config(plan, plan.models[2], trial);
+    for (const char* section : {"optimizer", "embedding"})
+      for (const char* key : {"learning_rate", "dim"})
+        if (mmoe[section][key]) EXPECT_EQ(mmoe[section][key].as<std::string>(), over[section][key].as<std::string>());
+    EXPECT_EQ(mmoe["model"]["dropout"].as<std::string>(), over["model"]["backbone"]["dropout"].as<std::string>());
+    EXPECT_EQ(mmoe["optimizer"]["learning_rate"].as<std::string>(), other["optimizer"]["learning_rate"].as<std::string>());
+    EXPECT_FALSE(other["model"]["backbone"]["dropout"]);  // its backbone is another one
+    seen.insert(to_text(mmoe));
+    lambdas.insert(over["model"]["lambda"].as<std::string>());
+  }
+  EXPECT_GT(seen.size(), 12u);  // of 24 possible ones
+  EXPECT_EQ(lambdas.size(), 3u);
+}
+
+TEST(Plan, TrialsDependOnSeedAndNumberAlone) {
+  const Plan plan = parse(kPlan);
+  Plan more = parse(kPlan), seed = parse(kPlan);
+  more.tune->trials = 80;
+  more.tune->space.push_back({"train.batch_rows", {YAML::Node("512"), YAML::Node("1024")}});
+  seed.tune->seed = 2;
+  int differing = 0;
+  for (int64_t trial = 0; trial < 20; ++trial) {
+    const YAML::Node before = trial_config(plan, plan.models[0], trial), now = trial_config(more, more.models[0], trial);
+    EXPECT_EQ(before["model"]["dropout"].as<std::string>(), now["model"]["dropout"].as<std::string>());
+    EXPECT_EQ(before["optimizer"]["learning_rate"].as<std::string>(), now["optimizer"]["learning_rate"].as<std::string>());
+    differing += to_text(before) != to_text(trial_config(seed, seed.models[0], trial));
+  }
+  EXPECT_GT(differing, 10);
+}
+
+TEST(Plan, EveryProblemAtOnceWithTheNearestName) {
+  const std::string text = error_of(R"(
+seads: [1]
+seeds: [1, 1]
+parallel: 0
+datasets:
+  - {name: "a b", data: x}
+  - {name: b, data: x, schema: y}
+models:
+  - {name: mmoe, config: {model: {name: mmoe}, seed: 4}}
+  - {name: mmoe, config: {model: {name: mmoe}}}
+  - {name: c, baseline: mmeo, config: {model: {name: mmoe}}}
+tune: {trial: 3, models: {mmo: {}}}
+)");
+  for (const char* part : {"line 2, seads: unknown key. Did you mean 'seeds'?", "a seed stands here twice", "parallel: found 0; expected a value in 1 .. 1024",
+                           "datasets[0].name: found 'a b'", "datasets[1].data: expected either `data`", "has the key 'seed', which the plan decides",
+                           "models[1].name: 'mmoe' stands here a second time", "models[2].baseline: found 'mmeo'", "Did you mean 'mmoe'?",
+                           "tune.trial: unknown key. Did you mean 'tune.trials'?", "tune.models.mmo: no model of the plan has this name"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n in \n" << text;
+}
+
+TEST(Plan, ConfigsAreReadAsRunConfigs) {
+  const std::string head = "datasets: [{name: d, data: x}]\nmodels:\n";
+  EXPECT_NE(error_of(head + "  - {name: m, config: {model: {name: mmoe, expert: 3}}}\n").find("models[0].config: model.expert: unknown key. Did you mean 'model.experts'?"),
+            std::string::npos);
+  EXPECT_NE(error_of(head + "  - {name: m, config: {model: {name: mmeo}}}\n").find("Did you mean 'mmoe'?"), std::string::npos);
+  EXPECT_NE(error_of(head + "  - {name: m}\n").find("models[0].config: expected a file"), std::string::npos);
+  EXPECT_NE(error_of(head + "  - {name: m, config: absent.yaml}\n").find("absent.yaml"), std::string::npos);
+  EXPECT_NE(error_of("models: []\n").find("datasets: expected a list"), std::string::npos);
+}
+
+TEST(Plan, ASearchIsTheSameForAll) {
+  const std::string head = "datasets: [{name: d, data: x}]\nmodels:\n  - {name: a, config: {model: {name: mmoe}}}\n";
+  EXPECT_NE(error_of(head + "tune: {trials: 2}\n").find("tune.models.a: nothing is searched for this model"), std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {space: {optimizer.learning_rate: 0.1}}\n").find("expected a list of at least one choice"), std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {space: {optimizer.learning_rat: [1, 2]}}\n")
+                .find("tune, model a with optimizer.learning_rat: 1: optimizer.learning_rat: unknown key. Did you mean 'optimizer.learning_rate'?"),
+            std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {space: {seed: [1, 2]}}\n").find("searches the key 'seed'"), std::string::npos);
+  EXPECT_NE(error_of(head + "  - {name: b, config: {model: {name: mmoe}, train: {early_stopping: {metric: mean_logloss}}}}\ntune: {space: {embedding.dim: [4, 8]}}\n")
+                .find("trials must be chosen by the same metric"),
+            std::string::npos);
+}
+
+TEST(Plan, ChoicesAreCheckedAgainstTheDataSet) {
+  Plan plan = parse(kPlan);
+  DatasetInfo info;
+  info.tables = {{"user", int64_t{1} << 40}};  // never allocated
+  info.fields = {{"user", 0, false}};
+  info.tasks = {{"click", -1}, {"buy", 0}};
+  ConfigErrors none("plan.yaml");
+  check_models(plan, "shop", info, none);
+  EXPECT_NO_THROW(none.throw_if_any());
+  plan.models[0].space.push_back({"model.expert_hidden", {YAML::Load("[16]"), YAML::Load("[0]")}});
+  plan.models[1].space.push_back({"loss.task_weights", {YAML::Load("{}"), YAML::Load("{bye: 2}")}});
+  ConfigErrors errors("plan.yaml");
+  check_models(plan, "shop", info, errors);
+  try {
+    errors.throw_if_any();
+    FAIL();
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("tune, model mmoe with model.expert_hidden: [0] on shop"), std::string::npos) << text;
+    EXPECT_NE(text.find("tune, model over with loss.task_weights: {bye: 2} on shop"), std::string::npos) << text;
+    EXPECT_NE(text.find("Nearest: 'buy'"), std::string::npos) << text;
+    EXPECT_NE(text.find("2 problems"), std::string::npos) << text;
+  }
+}
+
+}  // namespace
+}  // namespace ektm

@@ -1,0 +1,14 @@
+#pragma once
+// The report of a plan: one self-contained HTML file without script, and a table for the terminal.
+#include <string>
+#include <vector>
+
+#include "experiment/results.h"
+
+namespace ektm {
+
+std::string results_page(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
+// Mean AUC of each task by model, and the differences.
+std::string results_text(const DatasetResults& results);
+
+}  // namespace ektm

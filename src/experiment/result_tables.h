@@ -1,0 +1,44 @@
+#pragma once
+// The results as tables with the sentences that say what they show, and their files: Markdown, CSV, LaTeX, JSON.
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "experiment/results.h"
+
+namespace ektm {
+
+struct ResultCell {
+  std::string text;
+  bool best = false;
+};
+
+struct ResultTable {
+  std::vector<std::string> columns;
+  size_t left = 1;  // the first columns hold texts, the others numbers
+  std::vector<std::vector<ResultCell>> rows;
+};
+
+struct ResultSection {
+  std::string key;  // "tasks", "auc", "gauc", ..., "comparisons", "by_task", "heads", "search", "cost"
+  std::string title;
+  std::vector<std::string> text;  // paragraphs
+  ResultTable table;
+};
+
+// What a data set's results show, in a few sentences.
+std::vector<std::string> findings(const DatasetResults& results);
+std::vector<ResultSection> result_sections(const DatasetResults& results);
+// Of the whole report: which interval covers what.
+std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all);
+// "+0.0013 [-0.0022, +0.0047]".
+std::string with_interval(const Estimate& estimate);
+
+std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
+// A line a data set, model, task and metric: mean, standard deviation, and the values by seed.
+std::string results_csv(const std::vector<DatasetResults>& all);
+// Tables for \usepackage{booktabs}.
+std::string results_tex(const std::vector<DatasetResults>& all);
+nlohmann::ordered_json results_json(const Plan& plan, const std::vector<DatasetResults>& all);
+
+}  // namespace ektm

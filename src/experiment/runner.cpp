@@ -1,0 +1,548 @@
+#include "experiment/runner.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include <fmt/ranges.h>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "data/dataset.h"
+#include "data/prepare.h"
+#include "experiment/predictions.h"
+#include "models/evaluation.h"
+#include "train/trainer.h"
+
+extern char** environ;
+
+namespace ektm {
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+namespace {
+
+constexpr const char* kTrialsFile = "trials.jsonl";
+
+Json parse_line(const std::string& line, const fs::path& file) {
+  Json json = Json::parse(line, nullptr, false);
+  if (json.is_discarded()) fail(ErrorKind::Data, file.string(), "the line '{}' is no JSON. Remove the file; its trials are then run again.", line);
+  return json;
+}
+
+std::string duration(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+// No second `ektm bench`, and no run that one left behind, works in the folder: the lock goes over to the programs that are started.
+class Lock {
+ public:
+  explicit Lock(const fs::path& work) {
+    make_directories(work);
+    const fs::path file = work / ".lock";
+    fd_ = open(file.c_str(), O_RDWR | O_CREAT, 0644);
+    if (fd_ < 0) fail(ErrorKind::Io, file.string(), "cannot open the file: {}. Check the folder and its permissions.", std::strerror(errno));
+    if (flock(fd_, LOCK_EX | LOCK_NB) != 0)
+      fail(ErrorKind::Config, "--output " + work.string(), "another ektm bench, or a run that it started, works in this folder. Wait for it, or name another folder.");
+  }
+  ~Lock() { close(fd_); }
+  Lock(const Lock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+// The value of the kept weights by the history, and its step.
+void read_best(const fs::path& run, bool larger, TrialRecord& record) {
+  std::istringstream lines(read_file(run / "history.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const Json point = parse_line(line, run / "history.jsonl");
+    const double value = point.at("valid").at("selection").get<double>();
+    record.seconds = point.at("seconds").get<double>();
+    if (record.selection && (larger ? value <= *record.selection : value >= *record.selection)) continue;
+    record.selection = value;
+    record.step = point.at("step").get<int64_t>();
+  }
+}
+
+struct Job {
+  RunConfig config;
+  fs::path folder;
+  std::string label;
+  std::function<void()> finish;                           // when it was trained
+  std::function<void(const std::string& failure)> broke;  // when its losses were not finite; empty: an error of the whole
+};
+
+bool was_trained(const Job& job) { return fs::exists(job.folder / (job.config.train.evaluate_test ? "metrics.json" : "metrics-valid.json")); }
+
+class Runner {
+ public:
+  Runner(const Plan& plan, const RunnerOptions& options) : plan_(plan), options_(options), places_{options.work}, lock_(options.work) {}
+
+  RunnerOutcome run() {
+    check_data_records();
+    for (const auto& dataset : plan_.datasets) prepare_raw(dataset);
+    record_data();
+    check_trials();
+    if (!plan_.tune) check_runs();
+    const int64_t per_phase = static_cast<int64_t>(plan_.datasets.size() * plan_.models.size());
+    outcome_.jobs = per_phase * static_cast<int64_t>(plan_.seeds.size()) + (plan_.tune ? per_phase * plan_.tune->trials : 0);
+    if (plan_.tune) {
+      search();
+      if (outcome_.interrupted) return outcome_;
+      check_runs();
+    }
+    train_seeds();
+    return outcome_;
+  }
+
+ private:
+  // --- What stands in WORK already -------------------------------------------------------------------------------------------------
+
+  [[noreturn]] void contradiction(const std::string& key, const std::string& found) const {
+    fail(ErrorKind::Config, key, "{} holds results of another plan: {}. Go back to that plan, or name another folder.", options_.work.string(), found);
+  }
+
+  Json source_of(const PlanDataset& dataset) const {
+    Json source;
+    if (dataset.data.empty()) {
+      source["schema"] = checksum_file(dataset.schema);
+      source["train"] = dataset.train, source["valid"] = dataset.valid, source["test"] = dataset.test;
+    }
+    const fs::path manifest = fs::path(places_.data(dataset)) / "manifest.json";
+    if (fs::exists(manifest)) source["manifest"] = checksum_file(manifest);  // it holds the checksum of every file
+    return source;
+  }
+
+  fs::path data_file() const { return options_.work / "data.json"; }
+
+  void check_data_records() const {
+    if (!fs::exists(data_file())) return;
+    const Json before = Json::parse(read_file(data_file()), nullptr, false);
+    if (!before.is_object()) fail(ErrorKind::Data, data_file().string(), "is no JSON object. The folder is damaged: name another one.");
+    for (size_t i = 0; i < plan_.datasets.size(); ++i) {
+      const auto& dataset = plan_.datasets[i];
+      if (!before.contains(dataset.name)) continue;
+      const Json now = source_of(dataset);
+      for (const auto& [key, value] : before[dataset.name].items())
+        if (!now.contains(key) || now[key] != value) {
+          const std::string name = key == "manifest" ? "data" : key;
+          contradiction(fmt::format("datasets[{}].{}", i, name), fmt::format("the data set {} had another content", dataset.name));
+        }
+    }
+  }
+
+  void record_data() const {
+    Json records = fs::exists(data_file()) ? Json::parse(read_file(data_file())) : Json::object();
+    for (const auto& dataset : plan_.datasets) records[dataset.name] = source_of(dataset);
+    write_file_atomic(data_file(), records.dump(1) + "\n");
+  }
+
+  void prepare_raw(const PlanDataset& dataset) {
+    if (!dataset.data.empty()) return;
+    const std::string folder = places_.data(dataset);
+    if (!fs::exists(fs::path(folder) / "manifest.json")) {
+      log_info("prepare {} ({})", dataset.name, folder);
+      make_directories(fs::path(folder).parent_path());
+      PrepareConfig config;
+      config.schema = dataset.schema;
+      config.train.files = dataset.train;
+      config.valid.files = dataset.valid;
+      config.test.files = dataset.test;
+      config.output = folder;
+      prepare(config);
+    }
+    ConfigErrors errors("the plan");
+    check_models(plan_, dataset.name, read_dataset_info(folder), errors);
+    errors.throw_if_any();
+  }
+
+  std::string first_difference(const RunConfig& before, RunConfig now) const {
+    if (now.precision == "auto") now.precision = before.precision;  // a run keeps what it began with
+    const auto differences = config_differences(before, now, {"data"});
+    return differences.empty() ? "" : differences.front();
+  }
+
+  void check_trials() {
+    if (!plan_.tune) return;
+    for (const auto& dataset : plan_.datasets)
+      for (const auto& model : plan_.models)
+        for (const auto& record : read_trials(places_.trials(dataset.name, model.name))) {
+          if (record.trial >= plan_.tune->trials) continue;
+          const RunConfig before = parse_run_config(parse_yaml(record.config, kTrialsFile), kTrialsFile, {});
+          const std::string difference = first_difference(before, trial_run(dataset, model, record.trial));
+          if (!difference.empty()) contradiction("model " + model.name, fmt::format("in its trial {} on {}, {}", record.trial, dataset.name, difference));
+        }
+  }
+
+  void check_runs() {
+    for (const auto& dataset : plan_.datasets)
+      for (const auto& model : plan_.models)
+        for (int64_t seed : plan_.seeds) {
+          const fs::path config = places_.run(dataset.name, model.name, seed) / "config.yaml";
+          if (!fs::exists(config)) continue;
+          const std::string difference = first_difference(load_run_config(config, {}), seed_run(dataset, model, seed));
+          if (!difference.empty())
+            contradiction("model " + model.name, fmt::format("in {}, {}{}", config.parent_path().string(), difference,
+                                                             plan_.tune ? " (the best of its trials)" : ""));
+        }
+  }
+
+  // --- Jobs ----------------------------------------------------------------------------------------------------------------------
+
+  RunConfig trial_run(const PlanDataset& dataset, const PlanModel& model, int64_t trial) const {
+    RunConfig config = run_config(plan_, trial_config(plan_, model, trial), places_.data(dataset), plan_.tune->seed);
+    config.train.evaluate_test = false;
+    return config;
+  }
+
+  RunConfig seed_run(const PlanDataset& dataset, const PlanModel& model, int64_t seed) const {
+    YAML::Node config = model.config;
+    if (plan_.tune) config = trial_config(plan_, model, winner(dataset, model).trial);
+    RunConfig run = run_config(plan_, config, places_.data(dataset), seed);
+    run.train.evaluate_test = true;
+    return run;
+  }
+
+  TrialRecord winner(const PlanDataset& dataset, const PlanModel& model) const {
+    auto trials = read_trials(places_.trials(dataset.name, model.name));
+    std::erase_if(trials, [&](const TrialRecord& record) { return record.trial >= plan_.tune->trials; });
+    const RunConfig config = run_config(plan_, model.config, places_.data(dataset), 0);
+    const TrialRecord* best = best_trial(trials, metric_is_better_when_larger(config.train.early_stopping.metric));
+    if (!best)
+      fail(ErrorKind::Model, fmt::format("model {} on {}", model.name, dataset.name), "every trial broke off, the first with: {} Search lower learning rates.",
+           trials.empty() ? "" : trials.front().failure);
+    return *best;
+  }
+
+  void search() {
+    std::vector<Job> jobs;
+    for (const auto& dataset : plan_.datasets)
+      for (int64_t trial = 0; trial < plan_.tune->trials; ++trial)
+        for (const auto& model : plan_.models) {
+          const fs::path folder = places_.trials(dataset.name, model.name);
+          bool recorded = false;
+          for (const auto& record : read_trials(folder)) recorded |= record.trial == trial;
+          if (recorded) {
+            ++outcome_.done;
+            continue;
+          }
+          Job job{trial_run(dataset, model, trial), folder / std::to_string(trial), fmt::format("{} / {} / trial {}", dataset.name, model.name, trial), {}, {}};
+          TrialRecord record;
+          record.trial = trial;
+          record.config = run_config_text(job.config);
+          const bool larger = metric_is_better_when_larger(job.config.train.early_stopping.metric);
+          job.finish = [this, folder, run = job.folder, record, larger]() mutable {
+            read_best(run, larger, record);
+            add_trial(folder, record);
+            drop_weights(run);
+          };
+          job.broke = [this, folder, run = job.folder, record](const std::string& failure) mutable {
+            record.failure = failure;
+            add_trial(folder, record);
+            drop_weights(run);
+          };
+          jobs.push_back(std::move(job));
+        }
+    execute(jobs);
+    if (outcome_.interrupted) return;
+    for (const auto& dataset : plan_.datasets)
+      for (const auto& model : plan_.models) {
+        const TrialRecord best = winner(dataset, model);
+        write_file_atomic(places_.trials(dataset.name, model.name) / "best.yaml",
+                          fmt::format("# Trial {} of {}: {:.5f} on the validation split.\n{}\n", best.trial, plan_.tune->trials, *best.selection,
+                                      to_text(trial_config(plan_, model, best.trial))));
+      }
+  }
+
+  static void add_trial(const fs::path& folder, const TrialRecord& record) {
+    auto trials = read_trials(folder);
+    trials.push_back(record);
+    std::sort(trials.begin(), trials.end(), [](const TrialRecord& a, const TrialRecord& b) { return a.trial < b.trial; });
+    std::string text;
+    for (const auto& trial : trials) {
+      Json line = {{"trial", trial.trial}, {"selection", nullptr}, {"step", trial.step}, {"seconds", trial.seconds}, {"config", trial.config}};
+      if (trial.selection) line["selection"] = *trial.selection;
+      if (!trial.failure.empty()) line["failure"] = trial.failure;
+      text += line.dump() + "\n";
+    }
+    make_directories(folder);
+    write_file_atomic(folder / kTrialsFile, text);
+  }
+
+  // Of a trial its config, history and validation metrics remain.
+  static void drop_weights(const fs::path& run) {
+    for (const char* part : {"model.safetensors", "checkpoint.safetensors", "encoders", "tensorboard"}) fs::remove_all(run / part);
+  }
+
+  void train_seeds() {
+    std::vector<Job> jobs;
+    for (const auto& dataset : plan_.datasets)
+      for (int64_t seed : plan_.seeds)
+        for (const auto& model : plan_.models) {
+          Job job{seed_run(dataset, model, seed), places_.run(dataset.name, model.name, seed),
+                  fmt::format("{} / {} / seed {}", dataset.name, model.name, seed), {}, {}};
+          job.finish = [run = job.folder, data = job.config.data] { write_predictions(run, data); };
+          if (was_trained(job) && has_predictions(job.folder))
+            ++outcome_.done;
+          else
+            jobs.push_back(std::move(job));
+        }
+    execute(jobs);
+  }
+
+  void execute(const std::vector<Job>& jobs) {
+    start_ = std::chrono::steady_clock::now();
+    finished_here_ = 0;
+    if (plan_.parallel == 1)
+      execute_here(jobs);
+    else
+      execute_beside(jobs);
+  }
+
+  void announce(const Job& job, int64_t number) {
+    std::string left;
+    if (finished_here_ > 0) {
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+      left = fmt::format("; about {} left", duration(seconds / static_cast<double>(finished_here_) * static_cast<double>(outcome_.jobs - outcome_.done)));
+    }
+    log_info("[{}/{}] {}{}", number, outcome_.jobs, job.label, left);
+  }
+
+  void finished(const Job& job) {
+    job.finish();
+    ++outcome_.done;
+    ++finished_here_;
+  }
+
+  void broke_off(const Job& job, const Error& error) {
+    if (!job.broke) throw Error(error.kind(), job.label + ", " + error.where(), error.message());
+    job.broke(error.what());
+    ++outcome_.done;
+    ++finished_here_;
+  }
+
+  static TrainOptions train_options(const Job& job) {
+    TrainOptions options;
+    options.run = job.folder;
+    options.resume = fs::exists(job.folder / "checkpoint.safetensors");
+    options.overwrite = !options.resume;
+    return options;
+  }
+
+  void execute_here(const std::vector<Job>& jobs) {
+    for (const auto& job : jobs) {
+      if (interrupt_flag()) outcome_.interrupted = true;
+      if (outcome_.interrupted) return;
+      announce(job, outcome_.done + 1);
+      if (!was_trained(job)) {
+        try {
+          Hush hush(!options_.verbose);
+          if (train(job.config, train_options(job)).end == TrainEnd::Interrupted) {
+            outcome_.interrupted = true;
+            return;
+          }
+        } catch (const Error& error) {
+          // NaN in a loss is a result of a trial; anything else is not.
+          if (error.kind() != ErrorKind::Model || !job.broke) throw Error(error.kind(), job.label + ", " + error.where(), error.message());
+          broke_off(job, error);
+          continue;
+        }
+      }
+      finished(job);
+    }
+  }
+
+  // A training's own messages would hide the one line that says where the whole stands.
+  struct Hush {
+    explicit Hush(bool on) : before(quiet()) {
+      if (on) set_quiet(true);
+    }
+    ~Hush() { set_quiet(before); }
+    bool before;
+  };
+
+  // --- Programs beside each other ---------------------------------------------------------------------------------------------------
+
+  struct Child {
+    const Job* job;
+    fs::path config, messages;
+  };
+
+  pid_t spawn(const Job& job, Child& child) const {
+    const fs::path folder = options_.work / "running";
+    make_directories(folder);
+    const std::string name = checksum(job.folder.string());
+    child = {&job, folder / (name + ".yaml"), folder / (name + ".log")};
+    write_file_atomic(child.config, run_config_text(job.config));
+    const TrainOptions options = train_options(job);
+    std::vector<std::string> words = {options_.program.string(), "train", child.config.string(), "--output", job.folder.string(), "--quiet",
+                                      options.resume ? "--resume" : "--overwrite"};
+    std::vector<char*> arguments;
+    for (auto& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 2, child.messages.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    // A group of its own: Ctrl-C reaches it once, from here. A second signal would end it without a checkpoint.
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    pid_t pid = 0;
+    const int error = posix_spawn(&pid, options_.program.c_str(), &actions, &attributes, arguments.data(), environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    if (error != 0) fail(ErrorKind::Io, options_.program.string(), "cannot start the program: {}.", std::strerror(error));
+    return pid;
+  }
+
+  void execute_beside(const std::vector<Job>& jobs) {
+    std::map<pid_t, Child> running;
+    size_t next = 0;
+    std::optional<Error> failure;
+    bool told = false;
+    while (true) {
+      const bool stopping = interrupt_flag() || failure;
+      if (stopping && !told) {
+        for (const auto& [pid, child] : running) kill(pid, SIGINT);
+        told = true;
+      }
+      while (!stopping && next < jobs.size() && running.size() < static_cast<size_t>(plan_.parallel)) {
+        const Job& job = jobs[next++];
+        announce(job, outcome_.done + static_cast<int64_t>(running.size()) + 1);
+        if (was_trained(job)) {
+          finished(job);
+          continue;
+        }
+        Child child;
+        const pid_t pid = spawn(job, child);
+        running[pid] = child;
+      }
+      if (running.empty()) break;
+      bool any = false;
+      for (auto at = running.begin(); at != running.end();) {
+        int status = 0;
+        if (waitpid(at->first, &status, WNOHANG) != at->first) {
+          ++at;
+          continue;
+        }
+        any = true;
+        const Child child = at->second;
+        at = running.erase(at);
+        try {
+          child_ended(child, status);
+        } catch (const Error& error) {
+          if (!failure) failure = error;
+        }
+      }
+      if (!any) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    std::error_code code;
+    fs::remove_all(options_.work / "running", code);
+    if (failure) throw *failure;
+    outcome_.interrupted = interrupt_flag();
+  }
+
+  void child_ended(const Child& child, int status) {
+    const Job& job = *child.job;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+      finished(job);
+      return;
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 130 && interrupt_flag()) return;
+    std::string said = read_file(child.messages);
+    said.erase(said.find_last_not_of('\n') + 1);
+    if (said.rfind("ektm: ", 0) == 0) said.erase(0, 6);
+    if (job.broke && said.rfind("Model error", 0) == 0) {
+      job.broke(said);
+      ++outcome_.done;
+      ++finished_here_;
+      return;
+    }
+    if (WIFSIGNALED(status)) said = fmt::format("it was ended by signal {}; out of memory? {}", WTERMSIG(status), said);
+    throw Error(ErrorKind::Model, job.label, said);
+  }
+
+  const Plan& plan_;
+  const RunnerOptions& options_;
+  Places places_;
+  Lock lock_;
+  RunnerOutcome outcome_;
+  std::chrono::steady_clock::time_point start_;
+  int64_t finished_here_ = 0;
+};
+
+}  // namespace
+
+fs::path Places::run(const std::string& dataset, const std::string& model, int64_t seed) const {
+  return work / "runs" / dataset / model / fmt::format("seed-{}", seed);
+}
+
+fs::path Places::trials(const std::string& dataset, const std::string& model) const { return work / "trials" / dataset / model; }
+
+std::string Places::data(const PlanDataset& dataset) const { return dataset.data.empty() ? (work / "data" / dataset.name).string() : dataset.data; }
+
+RunnerOutcome carry_out(const Plan& plan, const RunnerOptions& options) { return Runner(plan, options).run(); }
+
+std::vector<TrialRecord> read_trials(const fs::path& folder) {
+  std::vector<TrialRecord> trials;
+  const fs::path file = folder / kTrialsFile;
+  if (!fs::exists(file)) return trials;
+  std::istringstream lines(read_file(file));
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = parse_line(line, file);
+    TrialRecord record;
+    try {
+      json.at("trial").get_to(record.trial);
+      json.at("step").get_to(record.step);
+      json.at("seconds").get_to(record.seconds);
+      json.at("config").get_to(record.config);
+      if (!json.at("selection").is_null()) record.selection = json["selection"].get<double>();
+      record.failure = json.value("failure", "");
+    } catch (const Json::exception& error) {
+      fail(ErrorKind::Data, file.string(), "does not have the expected form: {}. Remove the file; its trials are then run again.", error.what());
+    }
+    trials.push_back(std::move(record));
+  }
+  return trials;
+}
+
+const TrialRecord* best_trial(const std::vector<TrialRecord>& trials, bool larger) {
+  const TrialRecord* best = nullptr;
+  for (const auto& trial : trials)
+    if (trial.selection && (!best || (larger ? *trial.selection > *best->selection : *trial.selection < *best->selection))) best = &trial;
+  return best;
+}
+
+std::vector<std::string> foreign_runs(const Plan& plan, const Places& places) {
+  std::vector<std::string> known, found;
+  for (const auto& dataset : plan.datasets)
+    for (const auto& model : plan.models)
+      for (int64_t seed : plan.seeds) known.push_back(places.run(dataset.name, model.name, seed).string());
+  for (const auto& entry : fs::recursive_directory_iterator(places.work / "runs"))
+    if (entry.path().filename() == "metrics.json") {
+      const std::string run = entry.path().parent_path().string();
+      if (std::find(known.begin(), known.end(), run) == known.end()) found.push_back(fs::relative(run, places.work).string());
+    }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace ektm
