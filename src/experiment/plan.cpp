@@ -135,7 +135,8 @@ PlanDataset read_dataset(const YAML::Node& node, const std::string& prefix, std:
   return dataset;
 }
 
-PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YAML::Node& common, std::set<std::string>& taken, ConfigErrors& errors) {
+PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YAML::Node& common, std::set<std::string>& taken,
+                     ConfigErrors& errors) {
   PlanModel model;
   read_config(node, model, errors, prefix, {"config"});
   check_name(node, prefix + "name", model.name, taken, errors);
@@ -156,7 +157,8 @@ PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YA
   }
   model.config = merged(common, own);
   for (const char* key : {"data", "seed", "threads"})
-    if (model.config[key]) errors.add(given, prefix + "config", fmt::format("has the key '{}', which the plan decides for all models. Remove it there.", key));
+    if (model.config[key])
+      errors.add(given, prefix + "config", fmt::format("has the key '{}', which the plan decides for all models. Remove it there.", key));
   return model;
 }
 
@@ -193,8 +195,9 @@ void read_tune(const YAML::Node& node, Plan& plan, ConfigErrors& errors) {
       const auto found = std::find(names.begin(), names.end(), name);
       if (found == names.end()) {
         const std::string near = nearest_name(name, names);
-        errors.add(item.first, "tune.models." + name, fmt::format("no model of the plan has this name; the models are: {}.{}", fmt::join(names, ", "),
-                                                                  near.empty() ? "" : " Did you mean '" + near + "'?"));
+        errors.add(item.first, "tune.models." + name,
+                   fmt::format("no model of the plan has this name; the models are: {}.{}", fmt::join(names, ", "),
+                               near.empty() ? "" : " Did you mean '" + near + "'?"));
         continue;
       }
       plan.models[found - names.begin()].space = read_space(item.second, "tune.models." + name, errors);
@@ -218,8 +221,10 @@ void check_search(const Plan& plan, ConfigErrors& errors) {
     const std::string name = own.IsDefined() && own.IsScalar() ? own.Scalar() : EarlyStoppingConfig{}.metric;
     if (i == 0) metric = name;
     if (name != metric)
-      errors.add({}, fmt::format("models[{}].config", i), fmt::format("train.early_stopping.metric is {}, that of {} is {}; trials must be chosen by the same "
-                                                                      "metric for all models.", name, plan.models[0].name, metric));
+      errors.add({}, fmt::format("models[{}].config", i),
+                 fmt::format("train.early_stopping.metric is {}, that of {} is {}; trials must be chosen by the same "
+                             "metric for all models.",
+                             name, plan.models[0].name, metric));
   }
 }
 
@@ -273,7 +278,8 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
   }
   for (const auto* files : {&dataset.train, &dataset.valid, &dataset.test})
     for (const auto& file : *files)
-      if (!fs::exists(file)) errors.add({}, place, fmt::format("the raw file {} does not exist. Check the path; it starts at the working directory.", file));
+      if (!fs::exists(file))
+        errors.add({}, place, fmt::format("the raw file {} does not exist. Check the path; it starts at the working directory.", file));
 }
 
 void check_datasets(const Plan& plan, ConfigErrors& errors) {
@@ -311,14 +317,12 @@ Plan parse_plan(const YAML::Node& root, ConfigErrors& errors) {
   std::set<int64_t> seeds(plan.seeds.begin(), plan.seeds.end());
   if (seeds.size() != plan.seeds.size()) errors.add(root["seeds"], "seeds", "a seed stands here twice; a run that is counted twice proves nothing.");
   std::set<std::string> datasets, models;
-  for_each_item(root, "datasets", errors, [&](const YAML::Node& node, const std::string& prefix) {
-    plan.datasets.push_back(read_dataset(node, prefix, datasets, errors));
-  });
+  for_each_item(root, "datasets", errors,
+                [&](const YAML::Node& node, const std::string& prefix) { plan.datasets.push_back(read_dataset(node, prefix, datasets, errors)); });
   YAML::Node common = root["common"] ? root["common"] : YAML::Node(YAML::NodeType::Map);
   if (!common.IsMap()) errors.add(common, "common", "expected a map: the keys of a run's config that all models have.");
-  for_each_item(root, "models", errors, [&](const YAML::Node& node, const std::string& prefix) {
-    plan.models.push_back(read_model(node, prefix, common, models, errors));
-  });
+  for_each_item(root, "models", errors,
+                [&](const YAML::Node& node, const std::string& prefix) { plan.models.push_back(read_model(node, prefix, common, models, errors)); });
   check_baselines(plan, errors);
   if (plan.title.empty())
     for (const auto& dataset : plan.datasets) plan.title += (plan.title.empty() ? "" : ", ") + dataset.name;
@@ -375,9 +379,11 @@ void check_models(const Plan& plan, const std::string& dataset, const DatasetInf
 
 std::vector<std::pair<std::string, std::vector<FieldHelp>>> plan_reference() {
   std::vector<FieldHelp> models = describe(PlanModel{}), tune = describe(TuneSection{});
-  models.push_back({"config", "text or map", "", "", "a file with a run's config, or the config itself; without data, seed and threads, which the plan decides"});
+  models.push_back(
+      {"config", "text or map", "", "", "a file with a run's config, or the config itself; without data, seed and threads, which the plan decides"});
   tune.push_back({"space", "map of lists", "{}", "", "key of a run's config: its choices, for every model; the first is trial 0's"});
-  tune.push_back({"models", "map of maps", "{}", "", "model: key: its choices, for that model; a model over a backbone takes those of the backbone from its baseline"});
+  tune.push_back({"models", "map of maps", "{}", "",
+                  "model: key: its choices, for that model; a model over a backbone takes those of the backbone from its baseline"});
   std::vector<FieldHelp> whole = describe(Plan{});
   whole.push_back({"common", "map", "{}", "", "keys of a run's config that every model has where its own config does not say otherwise"});
   return {{"", whole}, {"datasets[]", describe(PlanDataset{})}, {"models[]", models}, {"tune", tune}};

@@ -61,7 +61,8 @@ struct Plan {
     v.field("seeds", seeds, {0, std::numeric_limits<int64_t>::max()}, "a run each, of every model on every data set");
     v.field("parallel", parallel, {1, 1024}, "runs at a time; more than one are programs of their own");
     v.field("threads", threads, {1, 4096}, "of each run");
-    v.field("min_positives", min_positives, {1, int64_t{1} << 40}, "tasks with fewer positives in the test split are left out of means and comparisons");
+    v.field("min_positives", min_positives, {1, int64_t{1} << 40},
+            "tasks with fewer positives in the test split are left out of means and comparisons");
   }
   const PlanModel* find_model(const std::string& name) const;  // null when absent
 };

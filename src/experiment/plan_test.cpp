@@ -69,7 +69,8 @@ TEST(Plan, APairedModelTakesItsBaselinesDraws) {
   const Plan plan = parse(kPlan);
   std::set<std::string> seen, lambdas;
   for (int64_t trial = 0; trial < plan.tune->trials; ++trial) {
-    const YAML::Node mmoe = trial_config(plan, plan.models[0], trial), over = trial_config(plan, plan.models[1], trial), other = trial_config(plan, plan.models[2], trial);
+    const YAML::Node mmoe = trial_config(plan, plan.models[0], trial), over = trial_config(plan, plan.models[1], trial),
+                     other = trial_config(plan, plan.models[2], trial);
     for (const char* section : {"optimizer", "embedding"})
       for (const char* key : {"learning_rate", "dim"})
         if (mmoe[section][key]) EXPECT_EQ(mmoe[section][key].as<std::string>(), over[section][key].as<std::string>());
@@ -113,16 +114,18 @@ models:
   - {name: c, baseline: mmeo, config: {model: {name: mmoe}}}
 tune: {trial: 3, models: {mmo: {}}}
 )");
-  for (const char* part : {"line 2, seads: unknown key. Did you mean 'seeds'?", "a seed stands here twice", "parallel: found 0; expected a value in 1 .. 1024",
-                           "datasets[0].name: found 'a b'", "datasets[1].data: expected either `data`", "has the key 'seed', which the plan decides",
-                           "models[1].name: 'mmoe' stands here a second time", "models[2].baseline: found 'mmeo'", "Did you mean 'mmoe'?",
-                           "tune.trial: unknown key. Did you mean 'tune.trials'?", "tune.models.mmo: no model of the plan has this name"})
+  for (const char* part :
+       {"line 2, seads: unknown key. Did you mean 'seeds'?", "a seed stands here twice", "parallel: found 0; expected a value in 1 .. 1024",
+        "datasets[0].name: found 'a b'", "datasets[1].data: expected either `data`", "has the key 'seed', which the plan decides",
+        "models[1].name: 'mmoe' stands here a second time", "models[2].baseline: found 'mmeo'", "Did you mean 'mmoe'?",
+        "tune.trial: unknown key. Did you mean 'tune.trials'?", "tune.models.mmo: no model of the plan has this name"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n in \n" << text;
 }
 
 TEST(Plan, ConfigsAreReadAsRunConfigs) {
   const std::string head = "datasets: [{name: d, data: x}]\nmodels:\n";
-  EXPECT_NE(error_of(head + "  - {name: m, config: {model: {name: mmoe, expert: 3}}}\n").find("models[0].config: model.expert: unknown key. Did you mean 'model.experts'?"),
+  EXPECT_NE(error_of(head + "  - {name: m, config: {model: {name: mmoe, expert: 3}}}\n")
+                .find("models[0].config: model.expert: unknown key. Did you mean 'model.experts'?"),
             std::string::npos);
   EXPECT_NE(error_of(head + "  - {name: m, config: {model: {name: mmeo}}}\n").find("Did you mean 'mmoe'?"), std::string::npos);
   EXPECT_NE(error_of(head + "  - {name: m}\n").find("models[0].config: expected a file"), std::string::npos);
@@ -138,9 +141,12 @@ TEST(Plan, ASearchIsTheSameForAll) {
                 .find("tune, model a with optimizer.learning_rat: 1: optimizer.learning_rat: unknown key. Did you mean 'optimizer.learning_rate'?"),
             std::string::npos);
   EXPECT_NE(error_of(head + "tune: {space: {seed: [1, 2]}}\n").find("searches the key 'seed'"), std::string::npos);
-  EXPECT_NE(error_of(head + "  - {name: b, config: {model: {name: mmoe}, train: {early_stopping: {metric: mean_logloss}}}}\ntune: {space: {embedding.dim: [4, 8]}}\n")
-                .find("trials must be chosen by the same metric"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of(
+          head +
+          "  - {name: b, config: {model: {name: mmoe}, train: {early_stopping: {metric: mean_logloss}}}}\ntune: {space: {embedding.dim: [4, 8]}}\n")
+          .find("trials must be chosen by the same metric"),
+      std::string::npos);
 }
 
 TEST(Plan, ChoicesAreCheckedAgainstTheDataSet) {

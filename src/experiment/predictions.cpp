@@ -44,7 +44,8 @@ TestRows read_test_rows(const std::string& data) {
     result.labels.insert(result.labels.end(), batch.labels.begin(), batch.labels.end());
     result.observed.insert(result.observed.end(), batch.observed.begin(), batch.observed.end());
     for (int64_t b = 0; b < batch.rows; ++b)
-      result.cluster.push_back(result.grouped ? numbers.try_emplace(batch.groups[b], static_cast<int64_t>(numbers.size())).first->second : result.rows + b);
+      result.cluster.push_back(result.grouped ? numbers.try_emplace(batch.groups[b], static_cast<int64_t>(numbers.size())).first->second
+                                              : result.rows + b);
     result.rows += batch.rows;
   });
   result.clusters = result.grouped ? static_cast<int64_t>(numbers.size()) : result.rows;

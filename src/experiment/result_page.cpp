@@ -37,7 +37,8 @@ std::string html_table(const ResultTable& table, const DatasetResults& results) 
       const std::string text = escape_html(row[c].text);
       const auto model = std::find_if(results.models.begin(), results.models.end(), [&](const ModelResults& m) { return m.name == row[c].text; });
       if (c == 0 && model != results.models.end())
-        html += fmt::format("<td class=\"left\"><span class=\"run\">{}<span>{}</span></span></td>", legend_key(RunStyle(static_cast<size_t>(model - results.models.begin()))), text);
+        html += fmt::format("<td class=\"left\"><span class=\"run\">{}<span>{}</span></span></td>",
+                            legend_key(RunStyle(static_cast<size_t>(model - results.models.begin()))), text);
       else if (c < table.left)
         html += "<td class=\"left\">" + text + "</td>";
       else
@@ -73,7 +74,8 @@ std::string mean_panel(const DatasetResults& results, const ChartTitle& title, c
     if (const auto mean = over(*series)) highest = std::max(highest.value_or(mean->mean), mean->mean);
   for (size_t m = 0; m < values.size(); ++m) {
     const auto mean = over(*values[m]);
-    entries.push_back({results.models[m].name, RunStyle(m), mean ? std::optional(mean->mean) : std::nullopt, seed_interval(*values[m]), present(*values[m]), mean && mean->mean == highest});
+    entries.push_back({results.models[m].name, RunStyle(m), mean ? std::optional(mean->mean) : std::nullopt, seed_interval(*values[m]),
+                       present(*values[m]), mean && mean->mean == highest});
   }
   return mean_chart(title, axis, entries);
 }
@@ -86,22 +88,26 @@ std::string metric_charts(const DatasetResults& results, const std::string& key,
     return values;
   };
   if (!results.best_baseline.empty())
-    charts.push_back(mean_panel(results, {results.mean_title(), "tasks with enough test positives"}, axis, values_of([&](const ModelResults& m) { return &m.mean.at(key); })));
+    charts.push_back(mean_panel(results, {results.mean_title(), "tasks with enough test positives"}, axis,
+                                values_of([&](const ModelResults& m) { return &m.mean.at(key); })));
   for (size_t t = 0; t < results.tasks.size(); ++t) {
     const auto& task = results.tasks[t];
     if (task.quantity == "ctcvr") continue;
     charts.push_back(mean_panel(results, {task.task, fmt::format("{}, {} positives", task.rows_covered, with_commas(task.positives))}, axis,
                                 values_of([&](const ModelResults& m) { return &m.metrics.at(key)[t]; })));
   }
-  return paragraph("Marker: the mean; whiskers: its 95 % interval over seeds; grey ticks: each seed. The scales do not begin at 0, and each panel has its own. "
-                   "Models share seeds and rows, so whiskers that overlap do not mean a tie: see the differences.") +
+  return paragraph(
+             "Marker: the mean; whiskers: its 95 % interval over seeds; grey ticks: each seed. The scales do not begin at 0, and each panel has its "
+             "own. "
+             "Models share seeds and rows, so whiskers that overlap do not mean a tie: see the differences.") +
          panels(charts);
 }
 
 std::string difference_charts(const DatasetResults& results, bool of_mean) {
   std::vector<DifferenceEntry> entries;
   auto number = [&](const std::string& name) {
-    return static_cast<size_t>(std::find_if(results.models.begin(), results.models.end(), [&](const ModelResults& m) { return m.name == name; }) - results.models.begin());
+    return static_cast<size_t>(std::find_if(results.models.begin(), results.models.end(), [&](const ModelResults& m) { return m.name == name; }) -
+                               results.models.begin());
   };
   for (const auto& c : results.comparisons) {
     if (c.task.empty() != of_mean) continue;
@@ -109,7 +115,8 @@ std::string difference_charts(const DatasetResults& results, bool of_mean) {
                        c.seeds ? std::optional(c.seeds->interval) : std::nullopt, c.rows ? std::optional(c.rows->interval) : std::nullopt});
   }
   if (entries.empty()) return "";
-  return panels({difference_chart({of_mean ? results.mean_title() : "task by task", results.grouped ? "solid: over seeds; dashed: over groups" : "solid: over seeds; dashed: over rows"},
+  return panels({difference_chart({of_mean ? results.mean_title() : "task by task",
+                                   results.grouped ? "solid: over seeds; dashed: over groups" : "solid: over seeds; dashed: over rows"},
                                   "difference of AUC", entries)});
 }
 
@@ -122,7 +129,8 @@ std::string cost_chart(const DatasetResults& results) {
     if (!mean || model.cost.samples_per_s <= 0) continue;
     points.push_back({model.name, RunStyle(m), 1e6 / model.cost.samples_per_s, mean->mean, seed_interval(model.mean.at("auc"))});
   }
-  return panels({scatter_chart({"Quality against cost", "up and left is better; lines: over seeds"}, "training time a sample, microseconds", "mean AUC", points)});
+  return panels({scatter_chart({"Quality against cost", "up and left is better; lines: over seeds"}, "training time a sample, microseconds",
+                               "mean AUC", points)});
 }
 
 std::string charts_of(const DatasetResults& results, const std::string& key) {
@@ -150,8 +158,9 @@ std::string dataset_part(const DatasetResults& results) {
 }  // namespace
 
 std::string results_page(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
-  std::string html = fmt::format("<header>\n<h1>{}</h1>\n<p class=\"facts\">{} {} &#183; {} models &#183; {} {}</p>\n", escape_html(plan.title), all.size(),
-                                 all.size() == 1 ? "data set" : "data sets", plan.models.size(), plan.seeds.size(), plan.seeds.size() == 1 ? "seed" : "seeds");
+  std::string html =
+      fmt::format("<header>\n<h1>{}</h1>\n<p class=\"facts\">{} {} &#183; {} models &#183; {} {}</p>\n", escape_html(plan.title), all.size(),
+                  all.size() == 1 ? "data set" : "data sets", plan.models.size(), plan.seeds.size(), plan.seeds.size() == 1 ? "seed" : "seeds");
   for (const auto& warning : warnings) html += paragraph(warning, "warning");
   html += "</header>\n<h2>How to read the intervals</h2>\n" + list(reading_notes(all));
   for (const auto& results : all) html += dataset_part(results);

@@ -56,12 +56,17 @@ ResultSection task_section(const DatasetResults& results) {
   ResultSection section{"tasks", "Test split", {}, {{"task", "measured on", "rows", "positives", "compared", "in the mean"}, 2, {}}};
   for (size_t t : shown_tasks(results)) {
     const auto& task = results.tasks[t];
-    section.table.rows.push_back({{task.task}, {task.rows_covered}, {with_commas(task.rows)}, {with_commas(task.positives)},
-                                  {task.counted ? "yes" : "no"}, {task.in_mean ? "yes" : "no"}});
+    section.table.rows.push_back({{task.task},
+                                  {task.rows_covered},
+                                  {with_commas(task.rows)},
+                                  {with_commas(task.positives)},
+                                  {task.counted ? "yes" : "no"},
+                                  {task.in_mean ? "yes" : "no"}});
   }
   section.text.push_back(fmt::format("{} rows in {} {}. Tasks with fewer than {} test positives are shown, but nothing is concluded from them.",
                                      with_commas(results.test_rows), with_commas(results.clusters),
-                                     results.grouped ? "groups (the schema's group column)" : "independent rows", with_commas(results.min_positives)));
+                                     results.grouped ? "groups (the schema's group column)" : "independent rows",
+                                     with_commas(results.min_positives)));
   return section;
 }
 
@@ -88,14 +93,16 @@ ResultSection metric_section(const DatasetResults& results, const MetricKind& ki
     }
   }
   if (!any) section.table.rows.clear();
-  section.text.push_back(fmt::format("{} {}; the best mean of a column is bold, whether or not its lead means anything.", kind.note,
-                                     results.seeds.size() > 1 ? fmt::format("Mean ± standard deviation over {} seeds", results.seeds.size()) : "One seed"));
+  section.text.push_back(
+      fmt::format("{} {}; the best mean of a column is bold, whether or not its lead means anything.", kind.note,
+                  results.seeds.size() > 1 ? fmt::format("Mean ± standard deviation over {} seeds", results.seeds.size()) : "One seed"));
   return section;
 }
 
 std::string why(const Comparison& c, const DatasetResults& results) {
   if (c.verdict == Verdict::Undecided)
-    return c.seeds ? "undecided: too few positives or negatives for an interval over " + over_what(results) : "undecided: one seed cannot tell a model from its luck";
+    return c.seeds ? "undecided: too few positives or negatives for an interval over " + over_what(results)
+                   : "undecided: one seed cannot tell a model from its luck";
   if (c.verdict != Verdict::Tie) return to_string(c.verdict);
   const bool seeds = c.seeds->holds_zero(), rows = c.rows->holds_zero();
   if (seeds && rows) return "a tie: both intervals include 0";
@@ -112,23 +119,33 @@ ResultSection comparison_section(const DatasetResults& results, bool of_mean) {
   ResultSection section;
   section.key = of_mean ? "comparisons" : "by_task";
   section.title = of_mean ? "Differences of the mean AUC" : "Differences task by task";
-  section.table.columns = {"model", of_mean ? "against" : "task, against", "difference", "95 % over seeds", "p", "95 % over " + over_what(results), "p", "verdict"};
+  section.table.columns = {"model", of_mean ? "against" : "task, against", "difference", "95 % over seeds",
+                           "p",     "95 % over " + over_what(results),     "p",          "verdict"};
   section.table.left = 2;
   size_t real = 0, count = 0;
   for (const auto& c : results.comparisons) {
     if (c.task.empty() != of_mean) continue;
     ++count;
     real += c.verdict == Verdict::Better || c.verdict == Verdict::Worse;
-    section.table.rows.push_back({{c.model}, {of_mean ? reference_text(c) : c.task + ", " + c.reference}, {signed_number(c.difference)}, {interval_text(c.seeds)},
-                                  {p_text(c.holm_seeds)}, {interval_text(c.rows)}, {p_text(c.holm_rows)}, {to_string(c.verdict), c.verdict == Verdict::Better || c.verdict == Verdict::Worse}});
+    section.table.rows.push_back({{c.model},
+                                  {of_mean ? reference_text(c) : c.task + ", " + c.reference},
+                                  {signed_number(c.difference)},
+                                  {interval_text(c.seeds)},
+                                  {p_text(c.holm_seeds)},
+                                  {interval_text(c.rows)},
+                                  {p_text(c.holm_rows)},
+                                  {to_string(c.verdict), c.verdict == Verdict::Better || c.verdict == Verdict::Worse}});
   }
-  section.text.push_back(fmt::format("AUC of the model less AUC of the other, paired by seed and by test row{}. Intervals are not corrected; p-values are, by Holm's method "
-                                     "for the {} of this table. A difference is called better or worse only where both intervals exclude 0 and both p-values are below "
-                                     "0.05; everything else is a tie. Here {} of {} differ.",
-                                     of_mean ? ", " + results.mean_title() : "", plural(count, "comparison", "comparisons"), real, count));
+  section.text.push_back(fmt::format(
+      "AUC of the model less AUC of the other, paired by seed and by test row{}. Intervals are not corrected; p-values are, by Holm's method "
+      "for the {} of this table. A difference is called better or worse only where both intervals exclude 0 and both p-values are below "
+      "0.05; everything else is a tie. Here {} of {} differ.",
+      of_mean ? ", " + results.mean_title() : "", plural(count, "comparison", "comparisons"), real, count));
   if (of_mean)
-    section.text.push_back(fmt::format("The best baseline ({}) is the one with the highest mean on these very test rows, which favours it: a model that does not beat it may still equal it.",
-                                       results.best_baseline));
+    section.text.push_back(
+        fmt::format("The best baseline ({}) is the one with the highest mean on these very test rows, which favours it: a model that does not beat "
+                    "it may still equal it.",
+                    results.best_baseline));
   return section;
 }
 
@@ -138,8 +155,10 @@ ResultSection head_section(const DatasetResults& results) {
     if (!model.head_gains) continue;
     section.table.rows.push_back({{model.name}, {signed_number(mean_std(*model.head_gains).mean)}, {interval_text(over_seeds(*model.head_gains))}});
   }
-  section.text.push_back("Mean AUC of the served (enhanced) heads less that of the base heads of the same run. It says what the transfer adds to a model that was trained "
-                         "with it; it does not say that the model without it would be worse.");
+  section.text.push_back(
+      "Mean AUC of the served (enhanced) heads less that of the base heads of the same run. It says what the transfer adds to a model that was "
+      "trained "
+      "with it; it does not say that the model without it would be worse.");
   return section;
 }
 
@@ -153,12 +172,20 @@ ResultSection search_section(const DatasetResults& results) {
     const auto best = std::find_if(model.trials.begin(), model.trials.end(), [&](const TrialRecord& t) { return model.best_trial == t.trial; });
     std::sort(values.begin(), values.end());
     const size_t half = values.size() / 2;
-    const double middle = values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2, top = *best->selection, worst = std::abs(values.front() - top) > std::abs(values.back() - top) ? values.front() : values.back();
-    section.table.rows.push_back({{model.name}, {std::to_string(model.trials.size())}, {std::to_string(model.trials.size() - values.size())},
-                                  {std::to_string(*model.best_trial)}, {fmt::format("{:.4f}", top)}, {fmt::format("{:.4f}", middle)}, {fmt::format("{:.4f}", worst)}});
+    const double middle = values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2, top = *best->selection,
+                 worst = std::abs(values.front() - top) > std::abs(values.back() - top) ? values.front() : values.back();
+    section.table.rows.push_back({{model.name},
+                                  {std::to_string(model.trials.size())},
+                                  {std::to_string(model.trials.size() - values.size())},
+                                  {std::to_string(*model.best_trial)},
+                                  {fmt::format("{:.4f}", top)},
+                                  {fmt::format("{:.4f}", middle)},
+                                  {fmt::format("{:.4f}", worst)}});
   }
-  section.text.push_back("Random search on the validation split with the same number of trials for every model; a model with a baseline takes over its baseline's draws. The test "
-                         "split was not read. The distance between best and worst shows how much settings matter beside the differences above.");
+  section.text.push_back(
+      "Random search on the validation split with the same number of trials for every model; a model with a baseline takes over its baseline's "
+      "draws. The test "
+      "split was not read. The distance between best and worst shows how much settings matter beside the differences above.");
   return section;
 }
 
@@ -166,10 +193,15 @@ ResultSection cost_section(const DatasetResults& results) {
   ResultSection section{"cost", "Cost", {}, {{"model", "parameters", "of them embeddings", "training samples/s", "training time"}, 1, {}}};
   for (const auto& model : results.models) {
     const auto& cost = model.cost;
-    section.table.rows.push_back({{model.name}, {with_commas(cost.parameters)}, {with_commas(cost.embedding_parameters)},
-                                  {with_commas(std::llround(cost.samples_per_s))}, {fmt::format("{:.1f} s", cost.seconds)}});
+    section.table.rows.push_back({{model.name},
+                                  {with_commas(cost.parameters)},
+                                  {with_commas(cost.embedding_parameters)},
+                                  {with_commas(std::llround(cost.samples_per_s))},
+                                  {fmt::format("{:.1f} s", cost.seconds)}});
   }
-  section.text.push_back("Medians over the seeds, validation left out of samples/s. They hold for this machine and what else ran on it; everything above does not depend on it.");
+  section.text.push_back(
+      "Medians over the seeds, validation left out of samples/s. They hold for this machine and what else ran on it; everything above does not "
+      "depend on it.");
   return section;
 }
 
@@ -219,9 +251,10 @@ std::string tex_text(const std::string& text) {
 
 std::string tex_table(const ResultSection& section, const std::string& dataset) {
   const auto& table = section.table;
-  std::string text = fmt::format("\\begin{{table}}\n\\caption{{{}: {}. {}}}\n\\label{{tab:{}-{}}}\n\\centering\n\\begin{{tabular}}{{{}{}}}\n\\toprule\n", tex_text(dataset),
-                                 tex_text(section.title), tex_text(section.text.front()), dataset, section.key, std::string(table.left, 'l'),
-                                 std::string(table.columns.size() - table.left, 'r'));
+  std::string text =
+      fmt::format("\\begin{{table}}\n\\caption{{{}: {}. {}}}\n\\label{{tab:{}-{}}}\n\\centering\n\\begin{{tabular}}{{{}{}}}\n\\toprule\n",
+                  tex_text(dataset), tex_text(section.title), tex_text(section.text.front()), dataset, section.key, std::string(table.left, 'l'),
+                  std::string(table.columns.size() - table.left, 'r'));
   auto line = [](const std::vector<std::string>& cells) { return fmt::format("{} \\\\\n", fmt::join(cells, " & ")); };
   std::vector<std::string> cells;
   for (const auto& column : table.columns) cells.push_back(tex_text(column));
@@ -257,7 +290,8 @@ std::string with_interval(const Estimate& estimate) { return signed_number(estim
 std::vector<std::string> findings(const DatasetResults& results) {
   std::vector<std::string> text;
   if (results.best_baseline.empty()) {
-    text.push_back(fmt::format("No task has {} test positives, so no model is compared with another. The tables below are for orientation.", with_commas(results.min_positives)));
+    text.push_back(fmt::format("No task has {} test positives, so no model is compared with another. The tables below are for orientation.",
+                               with_commas(results.min_positives)));
     return text;
   }
   size_t real = 0, count = 0;
@@ -266,14 +300,15 @@ std::vector<std::string> findings(const DatasetResults& results) {
     ++count;
     real += c.verdict == Verdict::Better || c.verdict == Verdict::Worse;
     if (!c.stated) continue;
-    text.push_back(fmt::format("{} against {}: {} of AUC ({}); {}.", c.model, reference_text(c),
-                               c.seeds ? with_interval(*c.seeds) + " over seeds" + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : "")
-                                       : signed_number(c.difference) + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : ""),
-                               results.mean_title(), why(c, results)));
+    text.push_back(fmt::format(
+        "{} against {}: {} of AUC ({}); {}.", c.model, reference_text(c),
+        c.seeds ? with_interval(*c.seeds) + " over seeds" + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : "")
+                : signed_number(c.difference) + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : ""),
+        results.mean_title(), why(c, results)));
   }
   const auto best = over(results.model(results.best_baseline).mean.at("auc"));
-  text.insert(text.begin(), fmt::format("Best baseline by mean AUC: {} ({:.4f}). {} of {} of mean AUC are more than ties.", results.best_baseline, best->mean, real,
-                                        plural(count, "difference", "differences")));
+  text.insert(text.begin(), fmt::format("Best baseline by mean AUC: {} ({:.4f}). {} of {} of mean AUC are more than ties.", results.best_baseline,
+                                        best->mean, real, plural(count, "difference", "differences")));
   return text;
 }
 
@@ -292,13 +327,19 @@ std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all) {
   const bool grouped = std::any_of(all.begin(), all.end(), [](const DatasetResults& r) { return r.grouped; });
   const bool searched = std::any_of(all.begin(), all.end(), [](const DatasetResults& r) { return !r.models.front().trials.empty(); });
   return {
-      fmt::format("The interval over seeds is Student's, of the differences paired by seed ({} here): how far training again with other seeds would move the difference, on the "
-                  "same rows and settings. It knows nothing of other users or days.", plural(all.front().seeds.size(), "seed", "seeds")),
-      fmt::format("The interval over {} is DeLong's for correlated curves{}, for the mean over the seeds: how far other test rows of the same kind would move the difference, with "
-                  "the trained weights as they are. It knows nothing of training.", grouped ? "groups or rows" : "rows",
+      fmt::format("The interval over seeds is Student's, of the differences paired by seed ({} here): how far training again with other seeds would "
+                  "move the difference, on the "
+                  "same rows and settings. It knows nothing of other users or days.",
+                  plural(all.front().seeds.size(), "seed", "seeds")),
+      fmt::format("The interval over {} is DeLong's for correlated curves{}, for the mean over the seeds: how far other test rows of the same kind "
+                  "would move the difference, with "
+                  "the trained weights as they are. It knows nothing of training.",
+                  grouped ? "groups or rows" : "rows",
                   grouped ? ", with all rows of a group (usually a user) counted as one draw (Obuchowski's form) where the data set has groups" : ""),
-      "Neither interval covers other days or platforms: every data set has one split, and no rolling cuts in time were made. Neither covers the search for settings.",
-      std::string("Weights, epochs and ") + (searched ? "settings were chosen on the validation split; " : "the kept step were chosen on the validation split; ") +
+      "Neither interval covers other days or platforms: every data set has one split, and no rolling cuts in time were made. Neither covers the "
+      "search for settings.",
+      std::string("Weights, epochs and ") +
+          (searched ? "settings were chosen on the validation split; " : "the kept step were chosen on the validation split; ") +
           "the test split was read once for each run, and nothing was chosen by it but the name of the best baseline.",
       "A tie is no proof of equality: it says that these seeds and rows cannot tell the two apart.",
   };
@@ -324,19 +365,20 @@ std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>
 std::string results_csv(const std::vector<DatasetResults>& all) {
   std::string text = "dataset,model,task,quantity,rows,positives,metric,mean,std,seeds,values\n";
   for (const auto& results : all) {
-    auto line = [&](const std::string& model, const std::string& task, const std::string& quantity, const std::string& counts, const char* metric, const SeedValues& values) {
+    auto line = [&](const std::string& model, const std::string& task, const std::string& quantity, const std::string& counts, const char* metric,
+                    const SeedValues& values) {
       const auto at = over(values);
       if (!at) return;
       std::vector<std::string> by_seed;
       for (const auto& value : values) by_seed.push_back(value ? fmt::format("{}", *value) : "");
-      text += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_cell(results.name), csv_cell(model), csv_cell(task), quantity, counts, metric, at->mean,
-                          values.size() > 1 ? fmt::format("{}", at->std) : "", values.size(), fmt::join(by_seed, " "));
+      text += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_cell(results.name), csv_cell(model), csv_cell(task), quantity, counts, metric,
+                          at->mean, values.size() > 1 ? fmt::format("{}", at->std) : "", values.size(), fmt::join(by_seed, " "));
     };
     for (const auto& model : results.models) {
       for (const auto& kind : metric_kinds())
         for (size_t t = 0; t < results.tasks.size(); ++t)
-          line(model.name, results.tasks[t].task, results.tasks[t].quantity, fmt::format("{},{}", results.tasks[t].rows, results.tasks[t].positives), kind.key,
-               model.metrics.at(kind.key)[t]);
+          line(model.name, results.tasks[t].task, results.tasks[t].quantity, fmt::format("{},{}", results.tasks[t].rows, results.tasks[t].positives),
+               kind.key, model.metrics.at(kind.key)[t]);
       for (const auto& [key, values] : model.mean) line(model.name, results.mean_title(), "", ",", key.c_str(), values);
     }
   }
@@ -353,11 +395,22 @@ std::string results_tex(const std::vector<DatasetResults>& all) {
 Json results_json(const Plan& plan, const std::vector<DatasetResults>& all) {
   Json json = {{"title", plan.title}, {"seeds", plan.seeds}, {"min_positives", plan.min_positives}, {"datasets", Json::array()}};
   for (const auto& results : all) {
-    Json set = {{"name", results.name}, {"test_rows", results.test_rows}, {"clusters", results.clusters}, {"grouped", results.grouped},
-                {"best_baseline", results.best_baseline}, {"tasks", Json::array()}, {"models", Json::array()}, {"comparisons", Json::array()}};
+    Json set = {{"name", results.name},
+                {"test_rows", results.test_rows},
+                {"clusters", results.clusters},
+                {"grouped", results.grouped},
+                {"best_baseline", results.best_baseline},
+                {"tasks", Json::array()},
+                {"models", Json::array()},
+                {"comparisons", Json::array()}};
     for (const auto& task : results.tasks)
-      set["tasks"].push_back({{"task", task.task}, {"quantity", task.quantity}, {"rows_covered", task.rows_covered}, {"rows", task.rows}, {"positives", task.positives},
-                              {"compared", task.counted}, {"in_mean", task.in_mean}});
+      set["tasks"].push_back({{"task", task.task},
+                              {"quantity", task.quantity},
+                              {"rows_covered", task.rows_covered},
+                              {"rows", task.rows},
+                              {"positives", task.positives},
+                              {"compared", task.counted},
+                              {"in_mean", task.in_mean}});
     for (const auto& model : results.models) {
       Json one = {{"name", model.name}, {"baseline", model.baseline}, {"results", Json::array()}, {"mean", Json::object()}};
       for (size_t t = 0; t < results.tasks.size(); ++t) {
@@ -367,21 +420,34 @@ Json results_json(const Plan& plan, const std::vector<DatasetResults>& all) {
       }
       for (const auto& [key, values] : model.mean) one["mean"][key] = series_json(values);
       if (model.head_gains) {
-        one["served_less_base"] = {{"by_seed", *model.head_gains}, {"mean", mean_std(*model.head_gains).mean}, {"seeds", estimate_json(over_seeds(*model.head_gains), {})}};
+        one["served_less_base"] = {
+            {"by_seed", *model.head_gains}, {"mean", mean_std(*model.head_gains).mean}, {"seeds", estimate_json(over_seeds(*model.head_gains), {})}};
       }
       if (model.best_trial) {
         one["search"] = {{"best_trial", *model.best_trial}, {"trials", Json::array()}};
-        for (const auto& trial : model.trials) one["search"]["trials"].push_back({{"trial", trial.trial}, {"selection", number_or_null(trial.selection)}, {"step", trial.step}});
+        for (const auto& trial : model.trials)
+          one["search"]["trials"].push_back({{"trial", trial.trial}, {"selection", number_or_null(trial.selection)}, {"step", trial.step}});
       }
       // Depends on the machine, unlike everything else here.
-      one["cost"] = {{"parameters", model.cost.parameters}, {"embedding_parameters", model.cost.embedding_parameters}, {"steps", model.cost.steps},
-                     {"samples_per_s", model.cost.samples_per_s}, {"seconds", model.cost.seconds}};
+      one["cost"] = {{"parameters", model.cost.parameters},
+                     {"embedding_parameters", model.cost.embedding_parameters},
+                     {"steps", model.cost.steps},
+                     {"samples_per_s", model.cost.samples_per_s},
+                     {"seconds", model.cost.seconds}};
       set["models"].push_back(std::move(one));
     }
     for (const auto& c : results.comparisons)
-      set["comparisons"].push_back({{"model", c.model}, {"reference", c.reference}, {"task", c.task.empty() ? Json(nullptr) : Json(c.task)}, {"stated_baseline", c.stated},
-                                    {"best_baseline", c.best}, {"difference", c.difference}, {"by_seed", c.by_seed}, {"seeds", estimate_json(c.seeds, c.holm_seeds)},
-                                    {"rows", estimate_json(c.rows, c.holm_rows)}, {"family", c.family}, {"verdict", to_string(c.verdict)}});
+      set["comparisons"].push_back({{"model", c.model},
+                                    {"reference", c.reference},
+                                    {"task", c.task.empty() ? Json(nullptr) : Json(c.task)},
+                                    {"stated_baseline", c.stated},
+                                    {"best_baseline", c.best},
+                                    {"difference", c.difference},
+                                    {"by_seed", c.by_seed},
+                                    {"seeds", estimate_json(c.seeds, c.holm_seeds)},
+                                    {"rows", estimate_json(c.rows, c.holm_rows)},
+                                    {"family", c.family},
+                                    {"verdict", to_string(c.verdict)}});
     json["datasets"].push_back(std::move(set));
   }
   return json;

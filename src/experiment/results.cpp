@@ -141,8 +141,9 @@ Influences influences_of(const Plan& plan, const Places& places, const PlanDatas
     const auto run = places.run(dataset.name, model, seed);
     const at::Tensor scores = read_predictions(run);
     if (scores.size(0) != static_cast<int64_t>(count) || scores.size(1) != rows.rows)
-      fail(ErrorKind::Data, (run / "predictions.safetensors").string(), "holds [{}, {}] scores, the test split of {} needs [{}, {}]. Remove the file.", scores.size(0),
-           scores.size(1), places.data(dataset), count, rows.rows);
+      fail(ErrorKind::Data, (run / "predictions.safetensors").string(),
+           "holds [{}, {}] scores, the test split of {} needs [{}, {}]. Remove the file.", scores.size(0), scores.size(1), places.data(dataset),
+           count, rows.rows);
     for (size_t r = 0; r < results.tasks.size(); ++r) {
       if (!results.tasks[r].counted) continue;
       const auto task = std::find_if(rows.tasks.begin(), rows.tasks.end(), [&](const TaskInfo& info) { return info.name == results.tasks[r].task; });
@@ -165,7 +166,8 @@ Influences influences_of(const Plan& plan, const Places& places, const PlanDatas
     }
   }
   std::vector<double> mean(static_cast<size_t>(rows.clusters), 0.0);
-  const double tasks = static_cast<double>(std::count_if(results.tasks.begin(), results.tasks.end(), [](const MeasuredTask& t) { return t.in_mean; }));
+  const double tasks =
+      static_cast<double>(std::count_if(results.tasks.begin(), results.tasks.end(), [](const MeasuredTask& t) { return t.in_mean; }));
   for (size_t r = 0; r < results.tasks.size(); ++r) {
     if (!results.tasks[r].in_mean) continue;
     if (!sums[r]) return sums;  // no interval of the mean without one of each task
@@ -190,8 +192,7 @@ void compare(const Plan& plan, const Places& places, const PlanDataset& dataset,
   results.grouped = rows.grouped;
   if (best.empty()) return;
   std::map<std::string, Influences> influences;
-  for (const auto& model : results.models)
-    influences[model.name] = influences_of(plan, places, dataset, model.name, results, rows);
+  for (const auto& model : results.models) influences[model.name] = influences_of(plan, places, dataset, model.name, results, rows);
   // `at`: a task, or behind the last one their mean.
   auto add = [&](const ModelResults& model, const std::string& reference, size_t at) {
     const ModelResults& other = results.model(reference);
@@ -227,8 +228,10 @@ void compare(const Plan& plan, const Places& places, const PlanDataset& dataset,
 
 const std::vector<MetricKind>& metric_kinds() {
   static const std::vector<MetricKind> kinds = {
-      {"auc", "AUC", "The share of pairs of a positive and a negative row in the right order; higher is better.", &BinaryMetrics::auc, [](double v) { return v; }},
-      {"gauc", "GAUC", "AUC within a group, averaged with the groups' rows as weights; higher is better.", &BinaryMetrics::gauc, [](double v) { return v; }},
+      {"auc", "AUC", "The share of pairs of a positive and a negative row in the right order; higher is better.", &BinaryMetrics::auc,
+       [](double v) { return v; }},
+      {"gauc", "GAUC", "AUC within a group, averaged with the groups' rows as weights; higher is better.", &BinaryMetrics::gauc,
+       [](double v) { return v; }},
       {"logloss", "LogLoss", "Mean negative log-likelihood; lower is better.", &BinaryMetrics::logloss, [](double v) { return -v; }},
       {"pcoc", "PCOC", "Sum of predictions over number of positives; 1 is calibrated on average.", &BinaryMetrics::pcoc,
        [](double v) { return v > 0 ? -std::abs(std::log(v)) : -1e300; }},
@@ -247,10 +250,14 @@ std::optional<MeanStd> over(const SeedValues& values) {
 
 const char* to_string(Comparison::Verdict verdict) {
   switch (verdict) {
-    case Comparison::Verdict::Better: return "better";
-    case Comparison::Verdict::Worse: return "worse";
-    case Comparison::Verdict::Tie: return "tie";
-    case Comparison::Verdict::Undecided: return "undecided";
+    case Comparison::Verdict::Better:
+      return "better";
+    case Comparison::Verdict::Worse:
+      return "worse";
+    case Comparison::Verdict::Tie:
+      return "tie";
+    case Comparison::Verdict::Undecided:
+      return "undecided";
   }
   return "";
 }

@@ -22,7 +22,7 @@ struct MeasuredTask {
 
 struct MetricKind {
   const char *key, *title, *note;
-  std::optional<double> BinaryMetrics::*member;
+  std::optional<double> BinaryMetrics::* member;
   double (*goodness)(double);  // larger is better
 };
 const std::vector<MetricKind>& metric_kinds();  // auc, gauc, logloss, pcoc, ece
@@ -41,8 +41,8 @@ struct ModelResults {
   std::map<std::string, SeedValues> mean;                  // "auc", "gauc" over the tasks that are in the mean
   std::optional<std::vector<double>> head_gains;           // EKTM: mean AUC of the served less the base heads, by seed
   ModelCost cost;
-  std::vector<ReportRun> runs;         // by seed
-  std::vector<TrialRecord> trials;     // of the plan's search
+  std::vector<ReportRun> runs;      // by seed
+  std::vector<TrialRecord> trials;  // of the plan's search
   std::optional<int64_t> best_trial;
 };
 
@@ -50,7 +50,7 @@ struct ModelResults {
 struct Comparison {
   enum class Verdict { Better, Worse, Tie, Undecided };
   std::string model, reference;
-  std::string task;             // "" = the mean of the tasks
+  std::string task;                   // "" = the mean of the tasks
   bool stated = false, best = false;  // the reference is the plan's baseline of the model; the best baseline of the table
   double difference = 0;
   std::vector<double> by_seed;

@@ -1,6 +1,7 @@
 #include "experiment/runner.h"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/file.h>
@@ -15,8 +16,6 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
-
-#include <fmt/ranges.h>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -58,7 +57,8 @@ class Lock {
     fd_ = open(file.c_str(), O_RDWR | O_CREAT, 0644);
     if (fd_ < 0) fail(ErrorKind::Io, file.string(), "cannot open the file: {}. Check the folder and its permissions.", std::strerror(errno));
     if (flock(fd_, LOCK_EX | LOCK_NB) != 0)
-      fail(ErrorKind::Config, "--output " + work.string(), "another ektm bench, or a run that it started, works in this folder. Wait for it, or name another folder.");
+      fail(ErrorKind::Config, "--output " + work.string(),
+           "another ektm bench, or a run that it started, works in this folder. Wait for it, or name another folder.");
   }
   ~Lock() { close(fd_); }
   Lock(const Lock&) = delete;
@@ -115,7 +115,8 @@ class Runner {
   // --- What stands in WORK already -------------------------------------------------------------------------------------------------
 
   [[noreturn]] void contradiction(const std::string& key, const std::string& found) const {
-    fail(ErrorKind::Config, key, "{} holds results of another plan: {}. Go back to that plan, or name another folder.", options_.work.string(), found);
+    fail(ErrorKind::Config, key, "{} holds results of another plan: {}. Go back to that plan, or name another folder.", options_.work.string(),
+         found);
   }
 
   Json source_of(const PlanDataset& dataset) const {
@@ -186,7 +187,8 @@ class Runner {
           if (record.trial >= plan_.tune->trials) continue;
           const RunConfig before = parse_run_config(parse_yaml(record.config, kTrialsFile), kTrialsFile, {});
           const std::string difference = first_difference(before, trial_run(dataset, model, record.trial));
-          if (!difference.empty()) contradiction("model " + model.name, fmt::format("in its trial {} on {}, {}", record.trial, dataset.name, difference));
+          if (!difference.empty())
+            contradiction("model " + model.name, fmt::format("in its trial {} on {}, {}", record.trial, dataset.name, difference));
         }
   }
 
@@ -198,8 +200,8 @@ class Runner {
           if (!fs::exists(config)) continue;
           const std::string difference = first_difference(load_run_config(config, {}), seed_run(dataset, model, seed));
           if (!difference.empty())
-            contradiction("model " + model.name, fmt::format("in {}, {}{}", config.parent_path().string(), difference,
-                                                             plan_.tune ? " (the best of its trials)" : ""));
+            contradiction("model " + model.name,
+                          fmt::format("in {}, {}{}", config.parent_path().string(), difference, plan_.tune ? " (the best of its trials)" : ""));
         }
   }
 
@@ -225,8 +227,8 @@ class Runner {
     const RunConfig config = run_config(plan_, model.config, places_.data(dataset), 0);
     const TrialRecord* best = best_trial(trials, metric_is_better_when_larger(config.train.early_stopping.metric));
     if (!best)
-      fail(ErrorKind::Model, fmt::format("model {} on {}", model.name, dataset.name), "every trial broke off, the first with: {} Search lower learning rates.",
-           trials.empty() ? "" : trials.front().failure);
+      fail(ErrorKind::Model, fmt::format("model {} on {}", model.name, dataset.name),
+           "every trial broke off, the first with: {} Search lower learning rates.", trials.empty() ? "" : trials.front().failure);
     return *best;
   }
 
@@ -242,7 +244,11 @@ class Runner {
             ++outcome_.done;
             continue;
           }
-          Job job{trial_run(dataset, model, trial), folder / std::to_string(trial), fmt::format("{} / {} / trial {}", dataset.name, model.name, trial), {}, {}};
+          Job job{trial_run(dataset, model, trial),
+                  folder / std::to_string(trial),
+                  fmt::format("{} / {} / trial {}", dataset.name, model.name, trial),
+                  {},
+                  {}};
           TrialRecord record;
           record.trial = trial;
           record.config = run_config_text(job.config);
@@ -295,8 +301,11 @@ class Runner {
     for (const auto& dataset : plan_.datasets)
       for (int64_t seed : plan_.seeds)
         for (const auto& model : plan_.models) {
-          Job job{seed_run(dataset, model, seed), places_.run(dataset.name, model.name, seed),
-                  fmt::format("{} / {} / seed {}", dataset.name, model.name, seed), {}, {}};
+          Job job{seed_run(dataset, model, seed),
+                  places_.run(dataset.name, model.name, seed),
+                  fmt::format("{} / {} / seed {}", dataset.name, model.name, seed),
+                  {},
+                  {}};
           job.finish = [run = job.folder, data = job.config.data] { write_predictions(run, data); };
           if (was_trained(job) && has_predictions(job.folder))
             ++outcome_.done;
@@ -319,7 +328,8 @@ class Runner {
     std::string left;
     if (finished_here_ > 0) {
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-      left = fmt::format("; about {} left", duration(seconds / static_cast<double>(finished_here_) * static_cast<double>(outcome_.jobs - outcome_.done)));
+      left = fmt::format("; about {} left",
+                         duration(seconds / static_cast<double>(finished_here_) * static_cast<double>(outcome_.jobs - outcome_.done)));
     }
     log_info("[{}/{}] {}{}", number, outcome_.jobs, job.label, left);
   }
@@ -391,7 +401,12 @@ class Runner {
     child = {&job, folder / (name + ".yaml"), folder / (name + ".log")};
     write_file_atomic(child.config, run_config_text(job.config));
     const TrainOptions options = train_options(job);
-    std::vector<std::string> words = {options_.program.string(), "train", child.config.string(), "--output", job.folder.string(), "--quiet",
+    std::vector<std::string> words = {options_.program.string(),
+                                      "train",
+                                      child.config.string(),
+                                      "--output",
+                                      job.folder.string(),
+                                      "--quiet",
                                       options.resume ? "--resume" : "--overwrite"};
     std::vector<char*> arguments;
     for (auto& word : words) arguments.push_back(word.data());

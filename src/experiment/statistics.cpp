@@ -107,17 +107,19 @@ std::optional<AucInfluence> auc_influence(const std::vector<float>& scores, cons
   double positives_below = 0, negatives_below = 0, sum = 0;
   for (size_t begin = 0, end; begin < order.size(); begin = end) {
     double tied_positives = 0, tied_negatives = 0;
-    for (end = begin; end < order.size() && scores[order[end]] == scores[order[begin]]; ++end) (labels[order[end]] ? tied_positives : tied_negatives) += 1;
+    for (end = begin; end < order.size() && scores[order[end]] == scores[order[begin]]; ++end)
+      (labels[order[end]] ? tied_positives : tied_negatives) += 1;
     for (size_t i = begin; i < end; ++i)
-      placement[order[i]] = labels[order[i]] ? (negatives_below + tied_negatives / 2) / negatives
-                                             : (positives - positives_below - tied_positives / 2) / positives;
+      placement[order[i]] =
+          labels[order[i]] ? (negatives_below + tied_negatives / 2) / negatives : (positives - positives_below - tied_positives / 2) / positives;
     sum += tied_positives * (negatives_below + tied_negatives / 2);
     positives_below += tied_positives;
     negatives_below += tied_negatives;
   }
   AucInfluence result{sum / (positives * negatives), std::vector<double>(static_cast<size_t>(clusters), 0.0)};
   // Each class by its own degrees of freedom, as the variances of both papers have them.
-  const double of_positive = std::sqrt(with_positive / (with_positive - 1)) / positives, of_negative = std::sqrt(with_negative / (with_negative - 1)) / negatives;
+  const double of_positive = std::sqrt(with_positive / (with_positive - 1)) / positives,
+               of_negative = std::sqrt(with_negative / (with_negative - 1)) / negatives;
   for (size_t row = 0; row < scores.size(); ++row)
     result.by_cluster[cluster[row]] += (placement[row] - result.auc) * (labels[row] ? of_positive : of_negative);
   return result;

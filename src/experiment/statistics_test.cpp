@@ -128,7 +128,7 @@ TEST(Statistics, ADifferenceIsRealOnlyWhereBothIntervalsAndHolmSaySo) {
     return c;
   };
   std::vector<Comparison> all = {comparison(0.01, 0.005, 0.015, 0.001, 0.001), comparison(-0.01, -0.015, -0.005, 0.002, 0.002),
-                                 comparison(0.01, 0.001, 0.019, 0.03, 0.001),   // not after Holm: 0.03 * 2
+                                 comparison(0.01, 0.001, 0.019, 0.03, 0.001),  // not after Holm: 0.03 * 2
                                  comparison(0.01, -0.001, 0.021, 0.07, 0.001)};
   Comparison one_seed;
   one_seed.rows = Estimate{0.01, {0.005, 0.015}, 0.001};

@@ -131,7 +131,8 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
     if (entry.lower) svg.run_bar(x(entry.lower->low), x(entry.lower->high), y + kApart, entry.style, true);
     svg.marker(x(entry.difference), y - kApart, 4.4, entry.style, false, fmt::format("{}: {:+.5f}", entry.label, entry.difference));
     svg.marker(x(entry.difference), y + kApart, 3.6, entry.style, true);
-    svg.text(right + 10, y + 4, fmt::format("{:+.4f}  {}", entry.difference, entry.verdict), entry.verdict == "better" || entry.verdict == "worse" ? "tick best" : "tick");
+    const bool real = entry.verdict == "better" || entry.verdict == "worse";
+    svg.text(right + 10, y + 4, fmt::format("{:+.4f}  {}", entry.difference, entry.verdict), real ? "tick best" : "tick");
   }
   return svg.to_string();
 }
@@ -177,7 +178,8 @@ std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, co
     const double width = text_width_px(points[i].label, kTickFont), at = x(points[i].x);
     const bool to_left = at + 10 + width > right;
     Box box{to_left ? at - 10 - width : at + 10, to_left ? at - 10 : at + 10 + width, y(points[i].y) + 4};
-    while (std::any_of(taken.begin(), taken.end(), [&](const Box& t) { return box.x1 < t.x2 && t.x1 < box.x2 && std::abs(box.y - t.y) < kLine; })) box.y += kLine;
+    auto overlaps = [&](const Box& t) { return box.x1 < t.x2 && t.x1 < box.x2 && std::abs(box.y - t.y) < kLine; };
+    while (std::any_of(taken.begin(), taken.end(), overlaps)) box.y += kLine;
     taken.push_back(box);
     svg.text(to_left ? box.x2 : box.x1, box.y, points[i].label, "tick", to_left ? "end" : "start");
   }

@@ -45,7 +45,8 @@ svg .title { font-size: 14px; font-weight: 600; fill: #1b2733; }
 svg .note, svg .tick { font-size: 11px; fill: #4c5863; }
 svg .best { font-weight: 700; fill: #000; }
 svg .cell { font-size: 11px; fill: #1b2733; } svg .inverse { fill: #fff; }
-svg .grid { stroke: #e3e8ec; } svg .axis { stroke: #6b7782; } svg .zero { stroke: #1b2733; stroke-width: 1.4; } svg .diagonal { stroke: #6b7782; stroke-dasharray: 5 4; }
+svg .grid { stroke: #e3e8ec; } svg .axis { stroke: #6b7782; } svg .zero { stroke: #1b2733; stroke-width: 1.4; }
+svg .diagonal { stroke: #6b7782; stroke-dasharray: 5 4; }
 footer { margin-top: 40px; color: var(--soft); font-size: 12px; }
 @page { size: A4 landscape; margin: 12mm; }
 @media print {
