@@ -138,6 +138,13 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
   for (const auto& [name, model] : {std::pair{"mmoe", mmoe}, {"ektm", "{name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}})
     cases.push_back({name + std::string("_bf16"), "parallel", {"model=" + model, "precision=bf16"}});
+  // Scores that are only compared do not see some biases; a large epsilon keeps Adam from following the rounding of their zero gradient.
+  const std::string epsilon = "optimizer.epsilon=0.01";
+  const std::string cross_distil = "{name: cross_distil, experts: 3, " + sizes;
+  for (const std::string chain : {"parallel", "sequential", "roots", "one"})
+    cases.push_back({"cross_distil_" + chain, chain, {"model=" + cross_distil + "}", epsilon}, chain == "parallel"});
+  cases.push_back({"cross_distil_auxiliary_only", "parallel", {"model=" + cross_distil + ", distill: 0, auxiliary: 2, pairs: 3}", epsilon}});
+  cases.push_back({"cross_distil_corrected", "roots", {"model=" + cross_distil + ", distill: 0.7, margin: 0.5, pairs: 100}", epsilon}});
   for (const std::string method : {"uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "mgda", "metabalance"}) {
     const std::string balance = "loss={balance: " + method + ", balancing: {window_steps: 1}, task_weights: {click: 0.5}}";
     cases.push_back({method + "_mmoe", "parallel", {"model=" + mmoe, balance}});
