@@ -102,20 +102,11 @@ def check_pass(case, config, weights, dtype=torch.float64):
     assert_group_close(case.group("grad"), grads)
 
 
-# Rounding puts a ReLU's argument on the other side of 0 in a later step; from there on float32 goes another way than float64, in
-# PyTorch as in ektm.
-ROUNDED_APART = {"ple_parallel"}
-
-
 def check_steps(case, config, weights):
     """Weights after three steps. Adam and AdaGrad divide by the root of the squared gradients, which amplifies the rounding
     error of gradients that are small beside the tensor's largest; `reach` says by how much, number by number. So one rounding of
-    the largest gradient is followed to each weight, and no more is tolerated. Few numbers need it (2 in ple_three_levels).
-
-    The cases of ROUNDED_APART are compared with the reference in float32, by the same bounds."""
-    dtype = torch.float32 if case.name in ROUNDED_APART else torch.float64
-    same = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    expected, reach = training.train(config, case.info, same, batches(case, dtype), case.total_steps)
+    the largest gradient is followed to each weight, and no more is tolerated. Few numbers need it (2 in ple_three_levels)."""
+    expected, reach = training.train(config, case.info, weights, batches(case), case.total_steps)
     assert_group_close(case.group("end"), expected, {name: ROUNDING * r for name, r in reach.items()})
 
 

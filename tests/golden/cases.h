@@ -33,7 +33,7 @@ inline std::vector<GoldenCase> golden_cases() {
     cases.push_back({"single_task_" + chain, chain, {"model=" + single}});
     cases.push_back({"shared_bottom_" + chain, chain, {"model=" + bottom}});
     cases.push_back({"mmoe_" + chain, chain, {"model=" + mmoe}});
-    cases.push_back({"ple_" + chain, chain, {"model=" + ple}});
+    cases.push_back({"ple_" + chain, chain, {"model=" + ple, "seed=5"}});  // with seed 3 a ReLU lies on either side of 0 by rounding
     cases.push_back({"omoe_" + chain, chain, {"model=" + omoe}});
     cases.push_back({"cross_stitch_" + chain, chain, {"model=" + stitch}});
     cases.push_back({"aitm_" + chain, chain, {"model=" + aitm}});
