@@ -481,7 +481,9 @@ class Runner {
       finished(job);
       return;
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 130 && interrupt_flag()) return;
+    // Told to stop: by itself, or by the signal where it had not yet come to catch it.
+    const bool by_signal = WIFSIGNALED(status) && (WTERMSIG(status) == SIGINT || WTERMSIG(status) == SIGTERM);
+    if (interrupt_flag() && (by_signal || (WIFEXITED(status) && WEXITSTATUS(status) == 130))) return;
     std::string said = read_file(child.messages);
     said.erase(said.find_last_not_of('\n') + 1);
     if (said.rfind("ektm: ", 0) == 0) said.erase(0, 6);
