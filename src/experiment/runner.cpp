@@ -424,7 +424,7 @@ class Runner {
     const int error = posix_spawn(&pid, options_.program.c_str(), &actions, &attributes, arguments.data(), environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
-    if (error != 0) fail(ErrorKind::Io, options_.program.string(), "cannot start the program: {}.", std::strerror(error));
+    if (error != 0) fail(ErrorKind::Io, options_.program.string(), "cannot start the program: {}. Set `parallel: 1`, which needs none.", std::strerror(error));
     return pid;
   }
 
@@ -493,7 +493,9 @@ class Runner {
       ++finished_here_;
       return;
     }
-    if (WIFSIGNALED(status)) said = fmt::format("it was ended by signal {}; out of memory? {}", WTERMSIG(status), said);
+    if (WIFSIGNALED(status)) said = fmt::format("the training was ended by signal {} ({}), by lack of memory perhaps. Call the command again, with a lower "
+                                                "`parallel`: it goes on from the last checkpoint.{}{}", WTERMSIG(status), strsignal(WTERMSIG(status)),
+                                                said.empty() ? "" : " The last it said: ", said);
     throw Error(ErrorKind::Model, job.label, said);
   }
 
