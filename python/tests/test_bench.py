@@ -264,6 +264,81 @@ def test_interrupted_runs_beside_each_other_write_checkpoints(whole, tmp_path):
     assert numbers(tmp_path / "work") == numbers(expected)
 
 
+TPE = {
+    "trials": 5,
+    "method": "tpe",
+    "startup": 2,
+    "space": {"optimizer.learning_rate": [0.002, 0.01]},
+    "models": {"single": {"model.dropout": [0, 0.1, 0.3]}, "mmoe": {"model.dropout": [0, 0.1, 0.3]}, "ektm_mmoe": {"model.lambda": [1, 0.3]}},
+}
+
+
+def trials_of(work):
+    """model -> its trials, less their seconds."""
+    trials = {}
+    for path in sorted((work / "trials" / "sim").glob("*/trials.jsonl")):
+        trials[path.parent.name] = [{**json.loads(line), "seconds": None} for line in path.read_text().splitlines()]
+    return trials
+
+
+@pytest.fixture(scope="module")
+def tpe(simulated, tmp_path_factory):
+    """As `whole`, of a plan with TPE."""
+    folder = tmp_path_factory.mktemp("tpe")
+    plan = write_plan(folder, plan_of(simulated, seeds=[5], tune=TPE))
+    succeed("bench", plan, "--output", folder / "work", "--quiet")
+    return plan, folder / "work"
+
+
+def test_tpe_begins_with_the_random_trials_and_keeps_the_pairs(tpe, whole):
+    _, work = tpe
+    trials = trials_of(work)
+    assert {model: [trial["trial"] for trial in of] for model, of in trials.items()} == dict.fromkeys(("ektm_mmoe", "mmoe", "single"), [0, 1, 2, 3, 4])
+    for model, of in trials.items():
+        later = [trial["config"] for trial in of[2:]]
+        assert len(set(later)) == 3 and not set(later) & {trial["config"] for trial in of[:2]}, model  # 6 combinations or more
+    for below, over in zip(trials["mmoe"], trials["ektm_mmoe"]):
+        below, over = yaml.safe_load(below["config"]), yaml.safe_load(over["config"])
+        assert below["model"] == over["model"]["backbone"] and below["optimizer"] == over["optimizer"]
+    assert "TPE, after 2 random trials," in (work / "results.md").read_text()
+    assert "Random search" in (whole[1] / "results.md").read_text()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_tpe_interrupted_or_in_parallel_chooses_the_same_trials(tpe, tmp_path, parallel, how):
+    plan, expected = tpe
+    work = tmp_path / "work"
+    process = start("bench", plan, "--set", f"parallel={parallel}", "--output", work)
+    while not (work / "trials/sim/mmoe/3/checkpoint.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(how)
+    process.communicate(timeout=120)
+    assert not (work / "results.json").exists()
+    for _ in range(100):  # a run that a killed one left behind holds the lock until its end
+        done = run("bench", plan, "--set", f"parallel={parallel}", "--output", work, "--quiet")
+        if done.code == 0 or "another ektm bench" not in done.err:
+            break
+        time.sleep(0.2)
+    assert done.code == 0, done.err
+    assert trials_of(work) == trials_of(expected)
+    assert numbers(work) == numbers(expected)
+
+
+def test_tpe_refuses_a_history_that_is_not_whole_and_goes_on_with_more_trials(tpe, tmp_path):
+    plan, expected = tpe
+    work = tmp_path / "work"
+    shutil.copytree(expected, work)
+    succeed("bench", plan, "--set", "tune.trials=6", "--output", work, "--quiet")
+    more, before = trials_of(work), trials_of(expected)
+    assert all(more[model][:5] == before[model] and len(more[model]) == 6 for model in before)
+    lines = (work / "trials/sim/mmoe/trials.jsonl").read_text().splitlines(keepends=True)
+    (work / "trials/sim/mmoe/trials.jsonl").write_text("".join(lines[:1] + lines[2:]))
+    done = run("bench", plan, "--output", work, "--quiet")
+    assert done.code == 1 and "tune.method tpe chose by trial 1 of mmoe, which is not there" in done.err, done.err
+
+
 def test_more_seeds_are_added_and_seeds_left_out_are_told(whole, tmp_path):
     plan, work = whole
     shutil.copytree(work, tmp_path / "work")
@@ -380,3 +455,71 @@ def test_check_says_whether_a_plan_is_good(whole, tmp_path):
     plan, _ = whole
     assert "no problem found" in succeed("bench", plan, "--check", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def small_simulation(**changes):
+    return {"rows": 6000, "users": 200, "items": 60, "ctr": 0.4, **changes}
+
+
+def test_a_simulated_platform_is_made_and_set_lies_over_all_configs(tmp_path):
+    content = {
+        "title": "Scarce",
+        "seeds": [5, 6],
+        "min_positives": 5,
+        "datasets": [
+            {"name": "whole", "simulate": small_simulation()},
+            {"name": "scarce", "simulate": small_simulation(), "set": {"train.label_shares": {"register": 0.3, "pay": 0}}},
+        ],
+        "models": [{"name": "mmoe", "config": {"model": MMOE}, "set": {"model.experts": 3}}],
+        "common": {"embedding": {"dim": 4}, "train": {"batch_rows": 256, "max_steps": 8, "early_stopping": {"min_positives": 2}}},
+    }
+    plan = write_plan(tmp_path, content)
+    work = tmp_path / "work"
+    succeed("bench", plan, "--output", work, "--quiet")
+    assert (work / "logs/whole/summary.json").exists() and (work / "data/whole/manifest.json").exists()
+    whole, scarce = numbers(work)["datasets"]
+    assert [task["positives"] for task in whole["tasks"]] == [task["positives"] for task in scarce["tasks"]]  # the test split keeps its labels
+    assert whole["models"] != scarce["models"]
+    for name, shares in (("whole", {}), ("scarce", {"register": 0.3, "pay": 0})):
+        config = yaml.safe_load((work / f"runs/{name}/mmoe/seed-5/config.yaml").read_text())
+        assert config["model"]["experts"] == 3 and config["train"]["label_shares"] == shares
+        history = json.loads((work / f"runs/{name}/mmoe/seed-5/history.jsonl").read_text().splitlines()[-1])
+        assert (history["train_loss"]["pay"] == 0) == (name == "scarce")  # no label is seen
+    content["datasets"][0]["simulate"]["ctr"] = 0.5
+    done = run("bench", write_plan(tmp_path, content), "--output", work, "--quiet")
+    assert done.code == 1 and "datasets[0].simulate" in done.err, done.err
+    done = run("bench", plan, "--set", "datasets=[{name: whole, simulate: {rows: 6000}, set: {train.label_shares: {payy: 1}}}]", "--output", tmp_path / "w", "--quiet")
+    assert done.code == 1 and "train.label_shares.payy" in done.err and "click" in done.err, done.err
+
+
+def test_several_plans_write_one_report_and_a_text(whole, simulated, tmp_path):
+    content = plan_of(simulated, tune=None, seeds=[5], title="First")
+    content["models"] = content["models"][:2]
+    content["datasets"] = [{"name": "raw", "schema": str(simulated.raw / "schema.yaml"), **{s: [f"{s}.parquet"] for s in ("train", "valid", "test")}}]
+    first, second, text = tmp_path / "first.yaml", tmp_path / "second.yaml", tmp_path / "results.md"
+    first.write_text(yaml.safe_dump(content))
+    content["title"] = "Second"
+    content["models"] = content["models"][:1]
+    second.write_text(yaml.safe_dump(content))
+    work = tmp_path / "work"
+    text.write_text("Before.\n<!-- bench first -->\nold\n<!-- /bench first -->\nBetween.\n")
+    command = ("bench", first, second, "--raw", simulated.raw, "--output", work, "--update", text, "--quiet")
+    done = run(*command)
+    assert done.code == 1 and "<!-- bench second -->" in done.err and not work.exists(), done.err  # before hours of work
+    text.write_text(text.read_text() + "<!-- bench second -->\n<!-- /bench second -->\nAfter.\n")
+    assert "second.yaml: 1 data sets, 1 models, 1 seeds; no problem found" in succeed(*command, "--check") and not work.exists()
+    succeed(*command)
+    written = text.read_text()
+    assert [written.index(part) for part in ("Before.", "### raw", "Between.", "After.")] == sorted(written.index(part) for part in ("Before.", "### raw", "Between.", "After."))
+    assert "\nold\n" not in written and written.count("### raw") == 2 and "**AUC.**" in written
+    for name in ("first", "second"):
+        assert all((work / name / output).exists() for output in OUTPUTS)
+    page = Page((work / "report.html").read_text())
+    assert {"First", "Second"} <= set(page.texts) and "#plan1" in (work / "report.html").read_text()
+    succeed(*command)
+    assert text.read_text() == written
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "first.yaml").write_text(first.read_text())
+    done = run("bench", first, copy / "first.yaml", "--raw", simulated.raw, "--output", tmp_path / "other")
+    assert done.code == 1 and "the same name" in done.err

@@ -34,6 +34,8 @@ struct LoaderConfig {
   uint64_t seed = 0;        // the order of epoch e depends on (seed, e) alone
   bool prefetch = true;     // a thread prepares the next batch
   bool drop_last = false;
+  // [K] of the tasks, or empty = 1: the share of rows whose label stays observed. Which ones depends on (seed, row, task) alone.
+  std::vector<double> label_shares;
 };
 
 // Batches of one split. Not thread-safe. Prefetch on = off, bit for bit.

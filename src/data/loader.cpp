@@ -59,6 +59,22 @@ struct Loader::State {
       std::iota(sequence.begin(), sequence.end(), start);
       dataset.gather(sequence.data(), count, buffers[filling]);
     }
+    if (!config.label_shares.empty()) thin(config.shuffle ? order.data() + start : sequence.data(), buffers[filling]);
+  }
+
+  // Takes labels away: of task k, row r keeps its own where a number of [0, 1) that belongs to (seed, r, k) lies below the share.
+  void thin(const int64_t* rows, Batch& batch) const {
+    const size_t tasks = config.label_shares.size();
+    EKTM_CHECK(tasks == dataset.info().tasks.size());
+    for (size_t k = 0; k < tasks; ++k) {
+      if (config.label_shares[k] >= 1) continue;
+      for (int64_t b = 0; b < batch.rows; ++b) {
+        Rng rng(config.seed ^ 0x7468696e6c6162ULL, static_cast<uint64_t>(rows[b]) * tasks + k);
+        if (rng.uniform() < config.label_shares[k]) continue;
+        batch.observed[b * tasks + k] = 0;
+        batch.labels[b * tasks + k] = 0;
+      }
+    }
   }
 
   void request() {

@@ -10,11 +10,13 @@ namespace {
 // Row r has the id r; gathering the row `bad_row` fails.
 class CountingDataset : public Dataset {
  public:
-  explicit CountingDataset(int64_t rows, int64_t bad_row = -1) : rows_(rows), bad_row_(bad_row) {}
+  explicit CountingDataset(int64_t rows, int64_t bad_row = -1) : rows_(rows), bad_row_(bad_row) { info_.tasks = {{"click", -1}, {"pay", 0}}; }
   int64_t rows() const override { return rows_; }
   const DatasetInfo& info() const override { return info_; }
   void gather(const int64_t* row_numbers, int64_t count, Batch& batch) const override {
     batch.rows = count;
+    batch.labels.assign(count * info_.tasks.size(), 1);
+    batch.observed.assign(count * info_.tasks.size(), 1);
     batch.ids.assign(row_numbers, row_numbers + count);
     if (std::count(batch.ids.begin(), batch.ids.end(), bad_row_)) fail(ErrorKind::Io, "row", "cannot be read.");
   }
@@ -82,6 +84,30 @@ TEST(Loader, EveryEpochIsAnotherPermutationOfTheSeed) {
   }
   EXPECT_EQ(orders.size(), 3u);
   EXPECT_EQ(joined(epoch(loader, 1)), joined(epoch(same, 1)));  // an earlier epoch again
+}
+
+TEST(Loader, LabelSharesTakeTheSameLabelsInEveryOrder) {
+  CountingDataset dataset(20000);
+  auto kept = [&](bool shuffle, uint64_t seed) {
+    LoaderConfig thinned = config(shuffle, true, seed, 128);
+    thinned.label_shares = {1, 0.1};
+    Loader loader(dataset, thinned);
+    std::set<int32_t> rows;
+    for (int64_t number = 0; number < 2; ++number) {  // the second epoch sees no others
+      loader.start_epoch(number);
+      while (const Batch* batch = loader.next())
+        for (int64_t b = 0; b < batch->rows; ++b) {
+          EXPECT_EQ(batch->observed[2 * b], 1);
+          EXPECT_EQ(batch->labels[2 * b + 1], batch->observed[2 * b + 1]);
+          if (batch->observed[2 * b + 1]) rows.insert(batch->ids[b]);
+        }
+    }
+    return rows;
+  };
+  const auto shuffled = kept(true, 7);
+  EXPECT_EQ(shuffled, kept(false, 7));
+  EXPECT_NE(shuffled, kept(true, 8));
+  EXPECT_NEAR(static_cast<double>(shuffled.size()), 2000, 4 * 42.4);  // four standard deviations
 }
 
 TEST(Loader, PrefetchChangesNothing) {

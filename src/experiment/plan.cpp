@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "data/dataset.h"
 #include "data/schema.h"
+#include "experiment/search.h"
 #include "models/evaluation.h"
 #include "models/network.h"
 
@@ -121,13 +122,103 @@ std::vector<Drawn> drawn_keys(const Plan& plan, const PlanModel& model) {
   return keys;
 }
 
+TrialChoices random_choices(const Plan& plan, const std::vector<Drawn>& keys, int64_t trial) {
+  TrialChoices choices;
+  for (const auto& drawn : keys) {
+    Rng rng(static_cast<uint64_t>(plan.tune->seed), hash64(fmt::format("{}/{}/{}", drawn.owner, trial, drawn.owner_key)));
+    choices.push_back(trial == 0 ? 0 : rng.below(drawn.choices->size()));
+  }
+  return choices;
+}
+
+// Of the trials 0 .. last, as indices into the choices of drawn_keys: [last + 1][keys]; of a random search's, `last` alone.
+std::vector<TrialChoices> choices_of_trials(const Plan& plan, const PlanModel& model, int64_t last, const std::string& dataset,
+                                            const TrialValues& values) {
+  const std::vector<Drawn> keys = drawn_keys(plan, model);
+  const TuneSection& tune = *plan.tune;
+  if (tune.method == "random" || last < tune.startup) return {random_choices(plan, keys, last)};
+
+  const PlanModel* baseline = model.baseline.empty() ? nullptr : plan.find_model(model.baseline);
+  std::vector<Drawn> baseline_keys;
+  std::vector<TrialChoices> baseline_choices;
+  if (baseline) baseline_keys = drawn_keys(plan, *baseline), baseline_choices = choices_of_trials(plan, *baseline, last, dataset, values);
+  // A key that stands there again, for the model alone, takes the later choice; the one before it has no effect and is not searched.
+  std::vector<bool> hidden;
+  for (size_t i = 0; i < keys.size(); ++i)
+    hidden.push_back(std::any_of(keys.begin() + static_cast<std::ptrdiff_t>(i) + 1, keys.end(), [&](const Drawn& later) { return later.key == keys[i].key; }));
+
+  std::vector<size_t> sizes;
+  for (size_t i = 0; i < keys.size(); ++i) sizes.push_back(hidden[i] ? 1 : keys[i].choices->size());
+  std::vector<TrialChoices> all;
+  std::vector<TriedChoices> history;
+  for (int64_t trial = 0; trial <= last; ++trial) {
+    TrialChoices choices = random_choices(plan, keys, trial);
+    if (trial >= tune.startup) {
+      std::vector<std::optional<size_t>> fixed(keys.size());
+      for (size_t i = 0; i < keys.size(); ++i) {
+        if (hidden[i]) fixed[i] = 0;
+        if (hidden[i] || keys[i].owner == model.name) continue;
+        for (size_t b = 0; b < baseline_keys.size(); ++b)  // the list itself, not the name: a key of the baseline alone may stand there twice
+          if (baseline_keys[b].choices == keys[i].choices) fixed[i] = baseline_choices[static_cast<size_t>(trial)][b];
+      }
+      Rng rng(static_cast<uint64_t>(tune.seed), hash64(fmt::format("tpe/{}/{}/{}", dataset, model.name, trial)));
+      TpeOptions options;
+      options.gamma = tune.gamma;
+      const TrialChoices proposed = propose_tpe(sizes, fixed, history, options, rng);
+      for (size_t i = 0; i < keys.size(); ++i)
+        if (!hidden[i]) choices[i] = proposed[i];
+    }
+    all.push_back(choices);
+    for (size_t i = 0; i < keys.size(); ++i)
+      if (hidden[i]) choices[i] = 0;  // its one choice in `sizes`
+    if (trial < last) history.push_back({choices, values(model, trial)});
+  }
+  return all;
+}
+
+// `set`: key of a run's config: value, as of --set.
+YAML::Node read_set(const YAML::Node& node, const std::string& prefix, ConfigErrors& errors) {
+  const YAML::Node given = node["set"];
+  YAML::Node set(YAML::NodeType::Map);
+  if (!given || given.IsNull()) return set;
+  if (!given.IsMap()) {
+    errors.add(given, prefix + "set", "expected a map of key: value, e.g. set: {model.lambda: 0.3}.");
+    return set;
+  }
+  for (const auto& item : given) {
+    const std::string key = item.first.Scalar();
+    if (key == "data" || key == "seed" || key == "threads")
+      errors.add(given, prefix + "set", fmt::format("has the key '{}', which the plan decides for all models. Remove it there.", key));
+    set[key] = merged({}, item.second);
+  }
+  return set;
+}
+
+YAML::Node with_set(const YAML::Node& config, const YAML::Node& set) {
+  YAML::Node copy = merged({}, config);
+  for (const auto& item : set) set_key(copy, item.first.Scalar(), item.second);
+  return copy;
+}
+
 PlanDataset read_dataset(const YAML::Node& node, const std::string& prefix, std::set<std::string>& taken, ConfigErrors& errors) {
   PlanDataset dataset;
-  read_config(node, dataset, errors, prefix);
+  read_config(node, dataset, errors, prefix, {"simulate", "set"});
   check_name(node, prefix + "name", dataset.name, taken, errors);
+  dataset.set = read_set(node, prefix, errors);
+  if (const YAML::Node simulate = node["simulate"]) {
+    dataset.simulation.emplace();
+    if (!simulate.IsMap() && !simulate.IsNull()) errors.add(simulate, prefix + "simulate", "expected a map, e.g. simulate: {rows: 400000, ctr: 0.2}.");
+    if (simulate.IsMap()) read_config(simulate, *dataset.simulation, errors, prefix + "simulate.");
+    try {
+      dataset.simulation->check();
+    } catch (const Error& error) {
+      errors.add(simulate, prefix + "simulate." + error.where(), error.message());
+    }
+  }
   const bool raw = !dataset.schema.empty() || !dataset.train.empty() || !dataset.valid.empty() || !dataset.test.empty();
-  if (raw == !dataset.data.empty()) {
-    errors.add(node, prefix + "data", "expected either `data`, an encoded data set, or `schema` with the raw files `train` and `test`.");
+  if (raw + !dataset.data.empty() + dataset.simulation.has_value() != 1) {
+    errors.add(node, prefix + "data",
+               "expected one of: `data`, an encoded data set; `schema` with the raw files `train` and `test`; `simulate`, a simulated platform.");
   } else if (raw) {
     for (const auto& [key, missing] : {std::pair("schema", dataset.schema.empty()), {"train", dataset.train.empty()}, {"test", dataset.test.empty()}})
       if (missing) errors.add(node, prefix + key, "is missing; raw files need `schema`, `train` and `test`.");
@@ -138,7 +229,7 @@ PlanDataset read_dataset(const YAML::Node& node, const std::string& prefix, std:
 PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YAML::Node& common, std::set<std::string>& taken,
                      ConfigErrors& errors) {
   PlanModel model;
-  read_config(node, model, errors, prefix, {"config"});
+  read_config(node, model, errors, prefix, {"config", "set"});
   check_name(node, prefix + "name", model.name, taken, errors);
   const YAML::Node given = node["config"];
   YAML::Node own;
@@ -156,6 +247,12 @@ PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YA
     return model;
   }
   model.config = merged(common, own);
+  const YAML::Node set = read_set(node, prefix, errors);
+  try {
+    model.config = with_set(model.config, set);
+  } catch (const Error& error) {
+    errors.add(node["set"], prefix + "set", error.message());
+  }
   for (const char* key : {"data", "seed", "threads"})
     if (model.config[key])
       errors.add(given, prefix + "config", fmt::format("has the key '{}', which the plan decides for all models. Remove it there.", key));
@@ -183,6 +280,14 @@ void read_tune(const YAML::Node& node, Plan& plan, ConfigErrors& errors) {
     return;
   }
   read_config(node, tune, errors, "tune.", {"space", "models"});
+  if (tune.method == "tpe" && tune.startup >= tune.trials)
+    errors.add(node, "tune.startup",
+               fmt::format("found {} with {} trials, so that every trial would be random; expected fewer than tune.trials. Raise tune.trials, lower "
+                           "tune.startup, or take method: random.",
+                           tune.startup, tune.trials));
+  if (tune.method == "random")
+    for (const char* key : {"startup", "gamma"})
+      if (node[key]) errors.add(node[key], std::string("tune.") + key, "belongs to method: tpe; found method: random. Add method: tpe, or remove the key.");
   tune.space = read_space(node["space"], "tune.space", errors);
   plan.tune = tune;
   const YAML::Node models = node["models"];
@@ -250,17 +355,21 @@ void for_each_choice(const Plan& plan, const PlanModel& model, ConfigErrors& err
 std::string complaint(const Error& error) { return error.where() == "config" ? error.message() : error.where() + ": " + error.message(); }
 
 void check_keys(const Plan& plan, const YAML::Node& config, const std::string& place, ConfigErrors& errors) {
-  try {
-    run_config(plan, config, "data", 0);
-  } catch (const Error& error) {
-    errors.add({}, place, complaint(error));
+  std::set<std::string> said;  // the same on every data set, for most
+  for (const auto& dataset : plan.datasets) {
+    try {
+      run_config(plan, config, dataset, "data", 0);
+    } catch (const Error& error) {
+      if (said.insert(complaint(error)).second) errors.add({}, place, complaint(error));
+    }
   }
 }
 
 // Builds the model over tables of two rows: everything that depends on keys, fields and tasks is checked, and costs nothing.
-void check_config(const Plan& plan, const YAML::Node& config, const DatasetInfo& small, const std::string& place, ConfigErrors& errors) {
+void check_config(const Plan& plan, const YAML::Node& config, const PlanDataset& dataset, const DatasetInfo& small, const std::string& place,
+                  ConfigErrors& errors) {
   try {
-    const RunConfig run = run_config(plan, config, "data", 0);
+    const RunConfig run = run_config(plan, config, dataset, "data", 0);
     Network network(run, small);
     ValidationResult any;
     for (const auto& task : small.tasks) any.tasks.push_back({task.name, 2, run.train.early_stopping.min_positives, 0.5, 0.5});
@@ -279,7 +388,7 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
   for (const auto* files : {&dataset.train, &dataset.valid, &dataset.test})
     for (const auto& file : *files)
       if (!fs::exists(file))
-        errors.add({}, place, fmt::format("the raw file {} does not exist. Check the path; it starts at the working directory.", file));
+        errors.add({}, place, fmt::format("the raw file {} does not exist. Check the path; it starts at the working directory, or at --raw.", file));
 }
 
 void check_datasets(const Plan& plan, ConfigErrors& errors) {
@@ -287,7 +396,7 @@ void check_datasets(const Plan& plan, ConfigErrors& errors) {
     const auto& dataset = plan.datasets[i];
     const std::string place = fmt::format("datasets[{}]", i);
     if (dataset.data.empty()) {
-      check_raw_files(dataset, place, errors);
+      if (!dataset.simulation) check_raw_files(dataset, place, errors);
       continue;
     }
     try {
@@ -295,7 +404,7 @@ void check_datasets(const Plan& plan, ConfigErrors& errors) {
       for (const char* split : {"train", "valid", "test"})
         if (!fs::exists(fs::path(dataset.data) / split))
           errors.add({}, place + ".data", fmt::format("{} has no {} split. Prepare it with --{}.", dataset.data, split, split));
-      check_models(plan, dataset.name, info, errors);
+      check_models(plan, dataset, info, errors);
     } catch (const Error& error) {
       errors.add({}, place + ".data", error.what());
     }
@@ -337,42 +446,44 @@ Plan parse_plan(const YAML::Node& root, ConfigErrors& errors) {
   return plan;
 }
 
-Plan load_plan(const fs::path& file, const std::vector<std::string>& overrides) {
+Plan load_plan(const fs::path& file, const std::vector<std::string>& overrides, const fs::path& raw) {
   YAML::Node root = load_yaml(file);
   for (const auto& assignment : overrides) apply_override(root, assignment);
   ConfigErrors errors(file.string());
   Plan plan = parse_plan(root, errors);
+  for (auto& dataset : plan.datasets)
+    for (auto* files : {&dataset.train, &dataset.valid, &dataset.test})
+      for (auto& path : *files) path = (raw / path).string();  // an absolute path stays
   if (errors.empty()) check_datasets(plan, errors);
   errors.throw_if_any();
   return plan;
 }
 
-YAML::Node trial_config(const Plan& plan, const PlanModel& model, int64_t trial) {
+YAML::Node trial_config(const Plan& plan, const PlanModel& model, int64_t trial, const std::string& dataset, const TrialValues& values) {
   YAML::Node config = merged({}, model.config);
-  for (const auto& drawn : drawn_keys(plan, model)) {
-    Rng rng(static_cast<uint64_t>(plan.tune->seed), hash64(fmt::format("{}/{}/{}", drawn.owner, trial, drawn.owner_key)));
-    set_key(config, drawn.key, (*drawn.choices)[trial == 0 ? 0 : rng.below(drawn.choices->size())]);
-  }
+  const std::vector<Drawn> keys = drawn_keys(plan, model);
+  const TrialChoices choices = choices_of_trials(plan, model, trial, dataset, values).back();
+  for (size_t i = 0; i < keys.size(); ++i) set_key(config, keys[i].key, (*keys[i].choices)[choices[i]]);
   return config;
 }
 
-RunConfig run_config(const Plan& plan, const YAML::Node& config, const std::string& data, int64_t seed) {
-  RunConfig run = parse_run_config(merged({}, config), "config", {});
+RunConfig run_config(const Plan& plan, const YAML::Node& config, const PlanDataset& dataset, const std::string& data, int64_t seed) {
+  RunConfig run = parse_run_config(with_set(config, dataset.set), "config", {});
   run.data = data;
   run.seed = seed;
   run.threads = plan.threads;
   return run;
 }
 
-void check_models(const Plan& plan, const std::string& dataset, const DatasetInfo& info, ConfigErrors& errors) {
+void check_models(const Plan& plan, const PlanDataset& dataset, const DatasetInfo& info, ConfigErrors& errors) {
   DatasetInfo small = info;
   for (auto& table : small.tables) table.rows = kFirstValueRow;
   for (size_t i = 0; i < plan.models.size(); ++i) {
     const auto& model = plan.models[i];
-    check_config(plan, model.config, small, fmt::format("models[{}] on {}", i, dataset), errors);
+    check_config(plan, model.config, dataset, small, fmt::format("models[{}] on {}", i, dataset.name), errors);
     if (!plan.tune) continue;
     for_each_choice(plan, model, errors, [&](const std::string& choice, const YAML::Node& config) {
-      check_config(plan, config, small, choice + " on " + dataset, errors);
+      check_config(plan, config, dataset, small, choice + " on " + dataset.name, errors);
     });
   }
 }
@@ -381,12 +492,16 @@ std::vector<std::pair<std::string, std::vector<FieldHelp>>> plan_reference() {
   std::vector<FieldHelp> models = describe(PlanModel{}), tune = describe(TuneSection{});
   models.push_back(
       {"config", "text or map", "", "", "a file with a run's config, or the config itself; without data, seed and threads, which the plan decides"});
+  models.push_back({"set", "map", "{}", "", "key of the run's config: value, over `config`, e.g. set: {model.lambda: 0.3}"});
+  std::vector<FieldHelp> datasets = describe(PlanDataset{});
+  datasets.push_back({"simulate", "map", "", "", "keys of a simulated platform (`ektm simulate logs --help`, with _ for -), whose logs are made in WORK/logs/NAME"});
+  datasets.push_back({"set", "map", "{}", "", "key of a run's config: value, over every model's, e.g. set: {train.label_shares: {pay: 0.1}}"});
   tune.push_back({"space", "map of lists", "{}", "", "key of a run's config: its choices, for every model; the first is trial 0's"});
   tune.push_back({"models", "map of maps", "{}", "",
                   "model: key: its choices, for that model; a model over a backbone takes those of the backbone from its baseline"});
   std::vector<FieldHelp> whole = describe(Plan{});
   whole.push_back({"common", "map", "{}", "", "keys of a run's config that every model has where its own config does not say otherwise"});
-  return {{"", whole}, {"datasets[]", describe(PlanDataset{})}, {"models[]", models}, {"tune", tune}};
+  return {{"", whole}, {"datasets[]", datasets}, {"models[]", models}, {"tune", tune}};
 }
 
 }  // namespace ektm

@@ -1,6 +1,7 @@
 #pragma once
 // plan.yaml of `ektm bench`: which data sets, models and seeds are compared, and what is searched first.
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -8,15 +9,18 @@
 
 #include "data/batch.h"
 #include "models/run_config.h"
+#include "sim/config.h"
 
 namespace ektm {
 
 struct PlanDataset {
   std::string name, data, schema;
   std::vector<std::string> train, valid, test;
+  std::optional<SimulationConfig> simulation;
+  YAML::Node set;  // key of a run's config: value, over every model's
   void fields(FieldVisitor& v) {
     v.field("name", name, "names folders and tables; letters, digits, '.', '_' and '-'");
-    v.field("data", data, "folder that `ektm prepare` wrote, with a test split; or, instead of it, the keys below");
+    v.field("data", data, "folder that `ektm prepare` wrote, with a test split; or, instead of it, raw files or `simulate`");
     v.field("schema", schema, "schema.yaml of raw files, which are prepared into WORK/data/NAME first");
     v.field("train", train, "raw files of the training split");
     v.field("valid", valid, "raw files of the validation split (or split.valid_from in the schema)");
@@ -41,11 +45,16 @@ struct PlanModel {
 };
 
 struct TuneSection {
-  int64_t trials = 8, seed = 1;
+  int64_t trials = 8, seed = 1, startup = 5;
+  std::string method = "random";
+  double gamma = 0.25;
   std::vector<SearchedKey> space;  // of every model
   void fields(FieldVisitor& v) {
     v.field("trials", trials, {1, 100000}, "of each model on each data set: the same number for all");
     v.field("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "of the draws, and of the trials' training");
+    v.field("method", method, {"random", "tpe"}, "random draws, or TPE: draws that follow the model's earlier trials on the data set");
+    v.field("startup", startup, {1, 100000}, "of `tpe`: so many first trials are those of `random`");
+    v.field("gamma", gamma, {0.01, 0.99}, "of `tpe`: share of the earlier trials that count as good");
   }
 };
 
@@ -68,22 +77,26 @@ struct Plan {
 };
 
 // Reads and checks the plan, also against its data sets where they are encoded: one Error Config with every problem.
-// `overrides`: "a.b=c" over the file's values.
-Plan load_plan(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+// `overrides`: "a.b=c" over the file's values. `raw`: where relative paths of raw files begin; empty = the working directory.
+Plan load_plan(const std::filesystem::path& file, const std::vector<std::string>& overrides, const std::filesystem::path& raw = {});
 // The part of it that needs no data.
 Plan parse_plan(const YAML::Node& root, ConfigErrors& errors);
 
 // Trial k of a model as a run config without data, seed and threads: trial 0 takes the first choice of every key, the others draw each
 // key by (tune.seed, model, k, key). A model with a baseline takes over what its baseline draws for trial k: the common keys, and the
 // keys of its backbone where the baseline is that very model. So the two differ in the model's own keys alone.
-YAML::Node trial_config(const Plan& plan, const PlanModel& model, int64_t trial);
+// With tune.method tpe this holds for the trials below tune.startup. From there on, a key that is drawn by the model itself follows TPE on the
+// model's trials 0 .. k-1 on the data set (the stream is that of tune.seed, data set, model and k); what a baseline's trial k chose is still
+// taken over. `values`: asked for trials below k of the model and its baseline, only from tune.startup on.
+using TrialValues = std::function<std::optional<double>(const PlanModel& model, int64_t trial)>;  // larger is better; absent: it broke off
+YAML::Node trial_config(const Plan& plan, const PlanModel& model, int64_t trial, const std::string& dataset = "", const TrialValues& values = {});
 
-// `config` (a model's, or a trial's) as a run.
-RunConfig run_config(const Plan& plan, const YAML::Node& config, const std::string& data, int64_t seed);
+// `config` (a model's, or a trial's) as a run on a data set, encoded at `data`.
+RunConfig run_config(const Plan& plan, const YAML::Node& config, const PlanDataset& dataset, const std::string& data, int64_t seed);
 
 // Whether every model of the plan, with every choice of its space, can be built over a data set with these fields and tasks: adds what
 // cannot. Tables are not allocated.
-void check_models(const Plan& plan, const std::string& dataset, const DatasetInfo& info, ConfigErrors& errors);
+void check_models(const Plan& plan, const PlanDataset& dataset, const DatasetInfo& info, ConfigErrors& errors);
 
 // Every key of a plan file with type, default, range and meaning, by section: "", "datasets[]", "models[]", "tune".
 std::vector<std::pair<std::string, std::vector<FieldHelp>>> plan_reference();

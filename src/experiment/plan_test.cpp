@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -46,7 +47,7 @@ tune:
 TEST(Plan, CommonKeysLieBelowAModelsOwn) {
   const Plan plan = parse(kPlan);
   EXPECT_EQ(plan.title, "shop");
-  const RunConfig mmoe = run_config(plan, plan.models[0].config, "data/shop", 3), over = run_config(plan, plan.models[1].config, "data/shop", 3);
+  const RunConfig mmoe = run_config(plan, plan.models[0].config, plan.datasets[0], "data/shop", 3), over = run_config(plan, plan.models[1].config, plan.datasets[0], "data/shop", 3);
   EXPECT_EQ(mmoe.embedding.dim, 4);
   EXPECT_EQ(mmoe.embedding.l2, 0.25);
   EXPECT_EQ(over.embedding.l2, 0.5);
@@ -100,6 +101,57 @@ TEST(Plan, TrialsDependOnSeedAndNumberAlone) {
   EXPECT_GT(differing, 10);
 }
 
+// A response by the texts of two settings: TPE finds its way; the paired model differs in its own keys alone, from the first trial to the last.
+TEST(Plan, TpeBeginsWithTheRandomTrialsAndKeepsThePairs) {
+  Plan random = parse(kPlan), plan = parse(kPlan);
+  plan.tune->method = "tpe";
+  std::map<std::string, std::map<int64_t, std::optional<double>>> values;
+  int64_t asked = -1;
+  const TrialValues of = [&](const PlanModel& model, int64_t trial) -> std::optional<double> {
+    asked = std::max(asked, trial);
+    return values.at(model.name).at(trial);
+  };
+  std::set<std::string> seen, seen_over;
+  bool differs = false;
+  for (int64_t trial = 0; trial < 20; ++trial) {
+    asked = -1;
+    const YAML::Node mmoe = trial_config(plan, plan.models[0], trial, "shop", of), over = trial_config(plan, plan.models[1], trial, "shop", of);
+    EXPECT_EQ(asked, trial < plan.tune->startup ? -1 : trial - 1);
+    EXPECT_EQ(to_text(mmoe), to_text(trial_config(plan, plan.models[0], trial, "shop", of)));
+    EXPECT_EQ(mmoe["model"]["dropout"].as<std::string>(), over["model"]["backbone"]["dropout"].as<std::string>());
+    EXPECT_EQ(mmoe["embedding"]["dim"].as<std::string>(), over["embedding"]["dim"].as<std::string>());
+    EXPECT_EQ(mmoe["optimizer"]["learning_rate"].as<std::string>(), over["optimizer"]["learning_rate"].as<std::string>());
+    const bool same = to_text(mmoe) == to_text(trial_config(random, random.models[0], trial));
+    if (trial < plan.tune->startup) EXPECT_TRUE(same) << trial;
+    differs |= !same;
+    const bool first_of_mmoe = seen.insert(to_text(mmoe)).second, first_of_over = seen_over.insert(to_text(over)).second;
+    if (trial >= plan.tune->startup) EXPECT_TRUE(first_of_mmoe && first_of_over) << trial;
+    if (trial == 7) {
+      values["mmoe"][trial] = values["over"][trial] = std::nullopt;  // broke off
+    } else {
+      values["mmoe"][trial] = -mmoe["model"]["dropout"].as<double>();
+      values["over"][trial] = over["model"]["lambda"].as<double>();
+    }
+  }
+  EXPECT_TRUE(differs);
+  // Another data set has a stream of its own.
+  int other = 0;
+  for (int64_t trial = 5; trial < 12; ++trial)
+    other += to_text(trial_config(plan, plan.models[0], trial, "shop", of)) != to_text(trial_config(plan, plan.models[0], trial, "mall", of));
+  EXPECT_GT(other, 0);
+}
+
+TEST(Plan, TpeIsChecked) {
+  const std::string head = "datasets: [{name: d, data: x}]\nmodels: [{name: a, config: {model: {name: mmoe}}}]\n";
+  const std::string space = "space: {embedding.dim: [4, 8]}}\n";
+  EXPECT_EQ(error_of(head + "tune: {trials: 8, method: tpe, startup: 4, gamma: 0.3, " + space), "no error");
+  EXPECT_NE(error_of(head + "tune: {method: tpee, " + space).find("tune.method: found 'tpee'"), std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {trials: 4, method: tpe, " + space).find("tune.startup: found 5 with 4 trials, so that every trial would be random"),
+            std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {trials: 8, gamma: 0.3, " + space).find("tune.gamma: belongs to method: tpe; found method: random"), std::string::npos);
+  EXPECT_NE(error_of(head + "tune: {trials: 8, method: tpe, gamma: 1.5, " + space).find("tune.gamma: found 1.5"), std::string::npos);
+}
+
 TEST(Plan, EveryProblemAtOnceWithTheNearestName) {
   const std::string text = error_of(R"(
 seads: [1]
@@ -116,7 +168,7 @@ tune: {trial: 3, models: {mmo: {}}}
 )");
   for (const char* part :
        {"line 2, seads: unknown key. Did you mean 'seeds'?", "a seed stands here twice", "parallel: found 0; expected a value in 1 .. 1024",
-        "datasets[0].name: found 'a b'", "datasets[1].data: expected either `data`", "has the key 'seed', which the plan decides",
+        "datasets[0].name: found 'a b'", "datasets[1].data: expected one of: `data`", "has the key 'seed', which the plan decides",
         "models[1].name: 'mmoe' stands here a second time", "models[2].baseline: found 'mmeo'", "Did you mean 'mmoe'?",
         "tune.trial: unknown key. Did you mean 'tune.trials'?", "tune.models.mmo: no model of the plan has this name"})
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n in \n" << text;
@@ -156,12 +208,12 @@ TEST(Plan, ChoicesAreCheckedAgainstTheDataSet) {
   info.fields = {{"user", 0, false}};
   info.tasks = {{"click", -1}, {"buy", 0}};
   ConfigErrors none("plan.yaml");
-  check_models(plan, "shop", info, none);
+  check_models(plan, plan.datasets[0], info, none);
   EXPECT_NO_THROW(none.throw_if_any());
   plan.models[0].space.push_back({"model.expert_hidden", {YAML::Load("[16]"), YAML::Load("[0]")}});
   plan.models[1].space.push_back({"loss.task_weights", {YAML::Load("{}"), YAML::Load("{bye: 2}")}});
   ConfigErrors errors("plan.yaml");
-  check_models(plan, "shop", info, errors);
+  check_models(plan, plan.datasets[0], info, errors);
   try {
     errors.throw_if_any();
     FAIL();
@@ -172,6 +224,45 @@ TEST(Plan, ChoicesAreCheckedAgainstTheDataSet) {
     EXPECT_NE(text.find("Nearest: 'buy'"), std::string::npos) << text;
     EXPECT_NE(text.find("2 problems"), std::string::npos) << text;
   }
+}
+
+TEST(Plan, SetLiesOverTheConfig) {
+  const Plan plan = parse(R"(
+datasets:
+  - {name: whole, simulate: {rows: 20000, pattern: sequential, relatedness: {pay: 0}}}
+  - {name: scarce, data: data/shop, set: {train.label_shares: {pay: 0.1}, optimizer.learning_rate: 0.004}}
+models:
+  - {name: mmoe, config: {model: {name: mmoe, experts: 2}, optimizer: {learning_rate: 0.002}}, set: {model.experts: 3}}
+)");
+  EXPECT_EQ(plan.datasets[0].simulation->rows, 20000);
+  EXPECT_EQ(plan.datasets[0].simulation->tasks()[2].relatedness, 0);
+  const RunConfig whole = run_config(plan, plan.models[0].config, plan.datasets[0], "d", 1),
+                  scarce = run_config(plan, plan.models[0].config, plan.datasets[1], "d", 1);
+  EXPECT_EQ(whole.model["experts"].as<int>(), 3);
+  EXPECT_EQ(whole.optimizer.learning_rate, 0.002);
+  EXPECT_TRUE(whole.train.label_shares.empty());
+  EXPECT_EQ(scarce.model["experts"].as<int>(), 3);
+  EXPECT_EQ(scarce.optimizer.learning_rate, 0.004);
+  ASSERT_EQ(scarce.train.label_shares.size(), 1u);
+  EXPECT_EQ(scarce.train.label_shares[0].second, 0.1);
+}
+
+TEST(Plan, SetAndSimulateAreChecked) {
+  const std::string text = error_of(R"(
+datasets:
+  - {name: a, simulate: {row: 20000}}
+  - {name: b, simulate: {days: 3, test_days: 3}}
+  - {name: c, simulate: {}, data: x}
+  - {name: d, data: x, set: {seed: 3}}
+models:
+  - {name: m, config: {model: {name: mmoe}}, set: [model.experts]}
+)");
+  for (const char* part : {"datasets[0].simulate.row: unknown key. Did you mean 'datasets[0].simulate.rows'?", "datasets[1].simulate.days: found 3 days",
+                           "datasets[2].data: expected one of", "datasets[3].set: has the key 'seed'", "models[0].set: expected a map of key: value"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n in \n" << text;
+  EXPECT_NE(error_of("datasets: [{name: d, data: x, set: {optimizer.learning_rat: 1}}]\nmodels: [{name: m, config: {model: {name: mmoe}}}]\n")
+                .find("optimizer.learning_rat: unknown key"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -157,14 +157,26 @@ std::string dataset_part(const DatasetResults& results) {
 
 }  // namespace
 
-std::string results_page(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
-  std::string html =
-      fmt::format("<header>\n<h1>{}</h1>\n<p class=\"facts\">{} {} &#183; {} models &#183; {} {}</p>\n", escape_html(plan.title), all.size(),
-                  all.size() == 1 ? "data set" : "data sets", plan.models.size(), plan.seeds.size(), plan.seeds.size() == 1 ? "seed" : "seeds");
-  for (const auto& warning : warnings) html += paragraph(warning, "warning");
-  html += "</header>\n<h2>How to read the intervals</h2>\n" + list(reading_notes(all));
-  for (const auto& results : all) html += dataset_part(results);
-  return html_page(plan.title, html + "<footer>Written by ektm bench.</footer>\n");
+std::string results_page(const std::vector<PlanResults>& plans) {
+  const bool several = plans.size() > 1;
+  std::string title, body, contents;
+  for (size_t p = 0; p < plans.size(); ++p) {
+    const Plan& plan = *plans[p].plan;
+    const std::string facts =
+        fmt::format("{} {} &#183; {} models &#183; {} {}", plan.datasets.size(), plan.datasets.size() == 1 ? "data set" : "data sets",
+                    plan.models.size(), plan.seeds.size(), plan.seeds.size() == 1 ? "seed" : "seeds");
+    body += fmt::format("<header{}>\n<h1>{}</h1>\n<p class=\"facts\">{}</p>\n", several ? fmt::format(" id=\"plan{}\"", p) : "", escape_html(plan.title), facts);
+    for (const auto& warning : plans[p].warnings) body += paragraph(warning, "warning");
+    body += "</header>\n<h2>How to read the intervals</h2>\n" + list(reading_notes(plans[p].datasets));
+    for (const auto& results : plans[p].datasets) body += dataset_part(results);
+    contents += fmt::format("<li><a href=\"#plan{}\">{}</a>: {}</li>\n", p, escape_html(plan.title), facts);
+    title += (p > 0 ? "; " : "") + plan.title;
+  }
+  if (several) {
+    title = "Results";
+    body = "<h1>Results</h1>\n<ul>\n" + contents + "</ul>\n" + body;
+  }
+  return html_page(title, body + "<footer>Written by ektm bench.</footer>\n");
 }
 
 std::string results_text(const DatasetResults& results) {

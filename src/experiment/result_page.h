@@ -1,5 +1,5 @@
 #pragma once
-// The report of a plan: one self-contained HTML file without script, and a table for the terminal.
+// The report of one plan or several: one self-contained HTML file without script, and a table for the terminal.
 #include <string>
 #include <vector>
 
@@ -7,7 +7,7 @@
 
 namespace ektm {
 
-std::string results_page(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
+std::string results_page(const std::vector<PlanResults>& plans);
 // Mean AUC of each task by model, and the differences.
 std::string results_text(const DatasetResults& results);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "base/log.h"
 
 namespace ektm {
@@ -183,7 +184,8 @@ ResultSection search_section(const DatasetResults& results) {
                                   {fmt::format("{:.4f}", worst)}});
   }
   section.text.push_back(
-      "Random search on the validation split with the same number of trials for every model; a model with a baseline takes over its baseline's "
+      results.search +
+      " on the validation split with the same number of trials for every model; a model with a baseline takes over its baseline's "
       "draws. The test "
       "split was not read. The distance between best and worst shows how much settings matter beside the differences above.");
   return section;
@@ -360,6 +362,28 @@ std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>
     }
   }
   return text;
+}
+
+std::string results_summary(const std::vector<DatasetResults>& all) {
+  std::string text;
+  for (const auto& results : all) {
+    text += (text.empty() ? "### " : "\n### ") + results.name + "\n\n";
+    for (const auto& line : findings(results)) text += "- " + line + "\n";
+    for (const auto& section : result_sections(results)) {
+      if (section.key == "by_task" || section.key == "gauc" || section.key == "ece" || section.key == "search") continue;
+      text += "\n**" + section.title + ".** " + section.text.front() + "\n\n" + markdown_table(section.table);
+    }
+  }
+  return text;
+}
+
+std::string with_results(const std::string& text, const std::string& name, const std::string& results, const std::string& place) {
+  const std::string begin = "<!-- bench " + name + " -->\n", end = "<!-- /bench " + name + " -->\n";
+  const size_t first = text.find(begin), last = text.find(end);
+  if (first == std::string::npos || last == std::string::npos || last < first)
+    fail(ErrorKind::Config, place, "expected the two lines '{}' and '{}', between which the results of this plan are written.",
+         begin.substr(0, begin.size() - 1), end.substr(0, end.size() - 1));
+  return text.substr(0, first + begin.size()) + results + text.substr(last);
 }
 
 std::string results_csv(const std::vector<DatasetResults>& all) {

@@ -35,6 +35,11 @@ std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all);
 std::string with_interval(const Estimate& estimate);
 
 std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
+// The part of it that stands in a text about the results: no sections of single tasks' differences, of GAUC, of ECE or of the search.
+std::string results_summary(const std::vector<DatasetResults>& all);
+// `text` with what stands between the lines "<!-- bench NAME -->" and "<!-- /bench NAME -->" replaced. Error Config, where = `place`,
+// without the two lines.
+std::string with_results(const std::string& text, const std::string& name, const std::string& results, const std::string& place);
 // A line a data set, model, task and metric: mean, standard deviation, and the values by seed.
 std::string results_csv(const std::vector<DatasetResults>& all);
 // Tables for \usepackage{booktabs}.

@@ -121,7 +121,7 @@ ModelResults read_model(const Plan& plan, const Places& places, const PlanDatase
   if (plan.tune) {
     read.trials = read_trials(places.trials(dataset.name, model.name));
     std::erase_if(read.trials, [&](const TrialRecord& record) { return record.trial >= plan.tune->trials; });
-    const std::string metric = run_config(plan, model.config, "data", 0).train.early_stopping.metric;
+    const std::string metric = run_config(plan, model.config, dataset, "data", 0).train.early_stopping.metric;
     if (const TrialRecord* best = best_trial(read.trials, metric_is_better_when_larger(metric))) read.best_trial = best->trial;
   }
   return read;
@@ -300,6 +300,8 @@ std::vector<DatasetResults> collect_results(const Plan& plan, const Places& plac
     results.name = dataset.name;
     results.seeds = plan.seeds;
     results.min_positives = plan.min_positives;
+    if (plan.tune)
+      results.search = plan.tune->method == "tpe" ? fmt::format("TPE, after {} random trials,", plan.tune->startup) : std::string("Random search");
     for (const auto& model : plan.models) results.models.push_back(read_model(plan, places, dataset, model, results));
     std::optional<double> highest;
     for (const auto& model : results.models)

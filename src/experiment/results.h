@@ -72,9 +72,17 @@ struct DatasetResults {
   int64_t test_rows = 0, clusters = 0;
   bool grouped = false;  // the clusters are the values of the schema's `group`
   int64_t min_positives = 0;
+  std::string search;  // "Random search"; of the plan's tune section
 
   std::string mean_title() const;  // "mean of like, pay"
   const ModelResults& model(const std::string& name) const;
+};
+
+// A plan that was carried out, with what its reader must know.
+struct PlanResults {
+  const Plan* plan;
+  std::vector<DatasetResults> datasets;
+  std::vector<std::string> warnings;
 };
 
 // Reads every run of the plan, which must be finished.

@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -25,6 +26,7 @@
 #include "data/prepare.h"
 #include "experiment/predictions.h"
 #include "models/evaluation.h"
+#include "sim/logs.h"
 #include "train/trainer.h"
 
 extern char** environ;
@@ -122,8 +124,12 @@ class Runner {
   Json source_of(const PlanDataset& dataset) const {
     Json source;
     if (dataset.data.empty()) {
-      source["schema"] = checksum_file(dataset.schema);
-      source["train"] = dataset.train, source["valid"] = dataset.valid, source["test"] = dataset.test;
+      if (dataset.simulation) {
+        source["simulate"] = to_text(write_config(*dataset.simulation));
+      } else {
+        source["schema"] = checksum_file(dataset.schema);
+        source["train"] = dataset.train, source["valid"] = dataset.valid, source["test"] = dataset.test;
+      }
     }
     const fs::path manifest = fs::path(places_.data(dataset)) / "manifest.json";
     if (fs::exists(manifest)) source["manifest"] = checksum_file(manifest);  // it holds the checksum of every file
@@ -165,11 +171,21 @@ class Runner {
       config.train.files = dataset.train;
       config.valid.files = dataset.valid;
       config.test.files = dataset.test;
+      const fs::path logs = options_.work / "logs" / dataset.name;
+      if (dataset.simulation) {
+        make_directories(logs.parent_path());
+        write_logs(*dataset.simulation, logs, /*overwrite=*/true);
+        const std::string extension = dataset.simulation->format == "csv" ? ".csv" : ".parquet";
+        config.schema = (logs / "schema.yaml").string();
+        config.train.files = {(logs / ("train" + extension)).string()};
+        config.valid.files = {(logs / ("valid" + extension)).string()};
+        config.test.files = {(logs / ("test" + extension)).string()};
+      }
       config.output = folder;
       prepare(config);
     }
     ConfigErrors errors("the plan");
-    check_models(plan_, dataset.name, read_dataset_info(folder), errors);
+    check_models(plan_, dataset, read_dataset_info(folder), errors);
     errors.throw_if_any();
   }
 
@@ -185,6 +201,9 @@ class Runner {
       for (const auto& model : plan_.models)
         for (const auto& record : read_trials(places_.trials(dataset.name, model.name))) {
           if (record.trial >= plan_.tune->trials) continue;
+          if (const std::string missing = missing_before(dataset, model, record.trial); !missing.empty())
+            fail(ErrorKind::Config, places_.trials(dataset.name, model.name) / kTrialsFile,
+                 "has trial {}, which tune.method tpe chose by {}, which is not there. Remove the file; its trials are then run again.", record.trial, missing);
           const RunConfig before = parse_run_config(parse_yaml(record.config, kTrialsFile), kTrialsFile, {});
           const std::string difference = first_difference(before, trial_run(dataset, model, record.trial));
           if (!difference.empty())
@@ -207,16 +226,47 @@ class Runner {
 
   // --- Jobs ----------------------------------------------------------------------------------------------------------------------
 
+  bool larger_is_better(const PlanDataset& dataset, const PlanModel& model) const {
+    return metric_is_better_when_larger(run_config(plan_, model.config, dataset, places_.data(dataset), 0).train.early_stopping.metric);
+  }
+
+  // The settings of a trial, by the trials before it where those decide.
+  YAML::Node settings(const PlanDataset& dataset, const PlanModel& model, int64_t trial) const {
+    std::map<std::string, std::map<int64_t, std::optional<double>>> read;  // model -> trial -> value
+    const auto values = [&](const PlanModel& of, int64_t number) -> std::optional<double> {
+      if (!read.count(of.name)) {
+        const double sign = larger_is_better(dataset, of) ? 1 : -1;
+        for (const auto& record : read_trials(places_.trials(dataset.name, of.name)))
+          read[of.name][record.trial] = record.selection ? std::optional(sign * *record.selection) : std::nullopt;
+      }
+      return read.at(of.name).at(number);
+    };
+    return trial_config(plan_, model, trial, dataset.name, values);
+  }
+
+  // A trial whose value the settings of `trial` depend on and that was not run; "" when there is none.
+  std::string missing_before(const PlanDataset& dataset, const PlanModel& model, int64_t trial) const {
+    if (plan_.tune->method == "random" || trial < plan_.tune->startup) return "";
+    for (const auto* of : {&model, plan_.find_model(model.baseline)}) {
+      if (!of) continue;
+      std::set<int64_t> numbers;
+      for (const auto& record : read_trials(places_.trials(dataset.name, of->name))) numbers.insert(record.trial);
+      for (int64_t before = 0; before < trial; ++before)
+        if (!numbers.count(before)) return fmt::format("trial {} of {}", before, of->name);
+    }
+    return "";
+  }
+
   RunConfig trial_run(const PlanDataset& dataset, const PlanModel& model, int64_t trial) const {
-    RunConfig config = run_config(plan_, trial_config(plan_, model, trial), places_.data(dataset), plan_.tune->seed);
+    RunConfig config = run_config(plan_, settings(dataset, model, trial), dataset, places_.data(dataset), plan_.tune->seed);
     config.train.evaluate_test = false;
     return config;
   }
 
   RunConfig seed_run(const PlanDataset& dataset, const PlanModel& model, int64_t seed) const {
     YAML::Node config = model.config;
-    if (plan_.tune) config = trial_config(plan_, model, winner(dataset, model).trial);
-    RunConfig run = run_config(plan_, config, places_.data(dataset), seed);
+    if (plan_.tune) config = settings(dataset, model, winner(dataset, model).trial);
+    RunConfig run = run_config(plan_, config, dataset, places_.data(dataset), seed);
     run.train.evaluate_test = true;
     return run;
   }
@@ -224,8 +274,7 @@ class Runner {
   TrialRecord winner(const PlanDataset& dataset, const PlanModel& model) const {
     auto trials = read_trials(places_.trials(dataset.name, model.name));
     std::erase_if(trials, [&](const TrialRecord& record) { return record.trial >= plan_.tune->trials; });
-    const RunConfig config = run_config(plan_, model.config, places_.data(dataset), 0);
-    const TrialRecord* best = best_trial(trials, metric_is_better_when_larger(config.train.early_stopping.metric));
+    const TrialRecord* best = best_trial(trials, larger_is_better(dataset, model));
     if (!best)
       fail(ErrorKind::Model, fmt::format("model {} on {}", model.name, dataset.name),
            "every trial broke off, the first with: {} Search lower learning rates.", trials.empty() ? "" : trials.front().failure);
@@ -233,9 +282,26 @@ class Runner {
   }
 
   void search() {
+    // Random trials need nothing of each other. One of TPE needs all before it, of its model and of the baseline: a round each.
+    const int64_t trials = plan_.tune->trials;
+    int64_t first = 0, end = plan_.tune->method == "tpe" ? plan_.tune->startup : trials;
+    begin_phase();
+    for (; first < trials && !outcome_.interrupted; first = end++) execute(trial_jobs(first, end));
+    if (outcome_.interrupted) return;
+    for (const auto& dataset : plan_.datasets)
+      for (const auto& model : plan_.models) {
+        const TrialRecord best = winner(dataset, model);
+        write_file_atomic(places_.trials(dataset.name, model.name) / "best.yaml",
+                          fmt::format("# Trial {} of {}: {:.5f} on the validation split.\n{}\n", best.trial, plan_.tune->trials, *best.selection,
+                                      to_text(settings(dataset, model, best.trial))));
+      }
+  }
+
+  // Of the trials first .. end - 1 that are not recorded; of those before, every one must be.
+  std::vector<Job> trial_jobs(int64_t first, int64_t end) {
     std::vector<Job> jobs;
     for (const auto& dataset : plan_.datasets)
-      for (int64_t trial = 0; trial < plan_.tune->trials; ++trial)
+      for (int64_t trial = first; trial < end; ++trial)
         for (const auto& model : plan_.models) {
           const fs::path folder = places_.trials(dataset.name, model.name);
           bool recorded = false;
@@ -265,15 +331,7 @@ class Runner {
           };
           jobs.push_back(std::move(job));
         }
-    execute(jobs);
-    if (outcome_.interrupted) return;
-    for (const auto& dataset : plan_.datasets)
-      for (const auto& model : plan_.models) {
-        const TrialRecord best = winner(dataset, model);
-        write_file_atomic(places_.trials(dataset.name, model.name) / "best.yaml",
-                          fmt::format("# Trial {} of {}: {:.5f} on the validation split.\n{}\n", best.trial, plan_.tune->trials, *best.selection,
-                                      to_text(trial_config(plan_, model, best.trial))));
-      }
+    return jobs;
   }
 
   static void add_trial(const fs::path& folder, const TrialRecord& record) {
@@ -297,6 +355,7 @@ class Runner {
   }
 
   void train_seeds() {
+    begin_phase();
     std::vector<Job> jobs;
     for (const auto& dataset : plan_.datasets)
       for (int64_t seed : plan_.seeds)
@@ -315,9 +374,13 @@ class Runner {
     execute(jobs);
   }
 
-  void execute(const std::vector<Job>& jobs) {
+  // The time that is left is told by the jobs of the phase.
+  void begin_phase() {
     start_ = std::chrono::steady_clock::now();
     finished_here_ = 0;
+  }
+
+  void execute(const std::vector<Job>& jobs) {
     if (plan_.parallel == 1)
       execute_here(jobs);
     else

@@ -83,7 +83,7 @@ TEST_P(Conformance, GradientsEqualFiniteDifferences) {
   spec.features = 6;
   spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
   for (int64_t t = 0; t < tasks_; ++t) spec.task_weights.push_back(0.5 + 0.25 * t);
-  spec.label_similarity = at::rand({tasks_, tasks_});
+  spec.labels = {at::rand({tasks_, tasks_}), at::arange(1, tasks_ + 1) * 100};
   auto model = find_model(config.model["name"].as<std::string>(), "test").make(config.model, spec, store);
   store.flatten();
   at::manual_seed(2);

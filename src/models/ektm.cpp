@@ -96,9 +96,9 @@ class Ektm : public Model {
       key_ = store.add("router.key", {width, config_.similarity_width}, Init::Xavier);
     }
     if (config_.router && config_.similarity == "label") {
-      if (!spec.label_similarity.defined())
+      if (!spec.labels.similarity.defined())
         fail(ErrorKind::Internal, "model.similarity", "the correlation of the labels was not given.");
-      label_similarity_ = store.add_buffer("router.label_similarity", select(spec.label_similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
+      label_similarity_ = store.add_buffer("router.label_similarity", select(spec.labels.similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
     }
     int64_t enhanced_width = width;
     const bool residual = config_.transmitter && config_.transmit == "residual";

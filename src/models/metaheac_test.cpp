@@ -26,7 +26,7 @@ class Metaheac : public testing::Test {
     return model_->forward(at::ones({1, 1, spec_.features}, at::kDouble), context).logits.item<double>();
   }
   ModelSpec spec_{.tasks = {{"click", -1}}, .features = 5, .columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}},
-                  .task_weights = {1.0}, .label_similarity = {}};
+                  .task_weights = {1.0}, .labels = {}};
   ParameterStore store_{1, at::kDouble};
   std::unique_ptr<Model> model_;
 };

@@ -15,7 +15,7 @@
 namespace ektm {
 namespace {
 
-ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity) {
+ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, LabelStatistics labels) {
   ModelSpec spec;
   spec.tasks = info.tasks;
   spec.features = static_cast<int64_t>(info.fields.size() + info.bags.size()) * config.embedding.dim + static_cast<int64_t>(info.numbers.size());
@@ -36,7 +36,8 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, at::Tensor
     spec.task_weights[found - names.begin()] = weight;
   }
   const int64_t tasks = static_cast<int64_t>(info.tasks.size());
-  spec.label_similarity = label_similarity.defined() ? label_similarity : at::zeros({tasks, tasks});
+  spec.labels.similarity = labels.similarity.defined() ? labels.similarity : at::zeros({tasks, tasks});
+  spec.labels.rarer = labels.rarer.defined() ? labels.rarer : at::zeros({tasks});
   return spec;
 }
 
@@ -81,9 +82,9 @@ std::map<int64_t, int64_t> attention_pairs(const AttentionConfig& config, const 
 
 }  // namespace
 
-Network::Network(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity)
+Network::Network(const RunConfig& config, const DatasetInfo& info, LabelStatistics labels)
     : info_(info), parameters_(static_cast<uint64_t>(config.seed)) {
-  ModelSpec spec = make_spec(config, info, std::move(label_similarity));
+  ModelSpec spec = make_spec(config, info, std::move(labels));
   const ModelEntry& entry = find_model(config.model["name"].as<std::string>(), "model.name");
   model_ = entry.make(config.model, spec, parameters_);
   std::vector<int64_t> unpooled;

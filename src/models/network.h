@@ -14,8 +14,8 @@ namespace ektm {
 
 class Network {
  public:
-  // Initial weights depend on config.seed alone. `label_similarity` [K,K] may be undefined when the weights are loaded next.
-  Network(const RunConfig& config, const DatasetInfo& info, at::Tensor label_similarity = {});
+  // Initial weights depend on config.seed alone. `labels` may be left out when the weights are loaded next.
+  Network(const RunConfig& config, const DatasetInfo& info, LabelStatistics labels = {});
 
   struct Pass {
     at::Tensor x;  // [G,B,D], a leaf whose gradient goes to the embeddings; so do those of

@@ -76,6 +76,7 @@ struct EarlyStoppingConfig {
 };
 
 struct TrainSection {
+  std::vector<std::pair<std::string, double>> label_shares;
   int64_t batch_rows = 1024, epochs = 5, max_steps = 0, validate_every_steps = 0, checkpoint_every_steps = 0, evaluate_batch_rows = 4096;
   bool prefetch = true, evaluate_test = true;
   EarlyStoppingConfig early_stopping;
@@ -86,6 +87,9 @@ struct TrainSection {
     v.field("validate_every_steps", validate_every_steps, {0, int64_t{1} << 40}, "0 = at the end of each epoch");
     v.field("checkpoint_every_steps", checkpoint_every_steps, {0, int64_t{1} << 40}, "0 = at each validation only");
     v.field("evaluate_batch_rows", evaluate_batch_rows, {1, 1 << 24}, "rows scored at once");
+    v.field("label_shares", label_shares, {0, 1},
+            "task: share of its training rows whose label is seen, drawn by seed and row; 1 where absent. For learning what scarce labels do: the "
+            "validation and test splits keep all of theirs");
     v.field("prefetch", prefetch, "a thread prepares the next batch");
     v.field("evaluate_test", evaluate_test, "score the kept model on the test split at the end (nothing is selected by it)");
     v.group("early_stopping", early_stopping, "");

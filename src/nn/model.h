@@ -19,13 +19,19 @@ struct ColumnInfo {
   bool embedded = true;  // false: a number, width 1
 };
 
+// Of the labels that training sees.
+struct LabelStatistics {
+  at::Tensor similarity;  // [K,K]: correlation of the tasks' labels over the rows where both are observed
+  at::Tensor rarer;       // [K]: observed rows of the rarer of the two labels
+};
+
 // What a model is built for.
 struct ModelSpec {
   std::vector<TaskInfo> tasks;       // K
   int64_t features = 0;              // D, width of one group's input
   std::vector<ColumnInfo> columns;   // that x is made of, side by side
   std::vector<double> task_weights;  // [K]
-  at::Tensor label_similarity;       // [K,K]: correlation of the tasks' labels on the training split; undefined when unknown
+  LabelStatistics labels;            // zeros when unknown
 };
 
 struct ModelOutput {

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 
@@ -18,7 +19,7 @@
 #include "nn/profiler.h"
 #include "nn/threading.h"
 #include "report/tensorboard.h"
-#include "train/label_similarity.h"
+#include "train/label_statistics.h"
 #include "train/stepper.h"
 
 namespace ektm {
@@ -39,20 +40,33 @@ struct TrainState {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch_in_epoch, best_step, bad_validations, history_lines, best_value, seconds,
                                    validation_seconds, has_best, finished, loss_sums, loss_steps)
 
+LoaderConfig loader_config(const RunConfig& config, const DatasetInfo& info) {
+  LoaderConfig loader;
+  loader.batch_rows = config.train.batch_rows;
+  loader.shuffle = true;
+  loader.seed = static_cast<uint64_t>(config.seed);
+  loader.prefetch = config.train.prefetch;
+  if (!config.train.label_shares.empty()) loader.label_shares.assign(info.tasks.size(), 1.0);
+  for (const auto& [name, share] : config.train.label_shares) {
+    std::vector<std::string> names;
+    for (const auto& task : info.tasks) names.push_back(task.name);
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end())
+      fail(ErrorKind::Config, "train.label_shares." + name, "no task has this name; the data set's tasks are: {}.", fmt::join(names, ", "));
+    loader.label_shares[found - names.begin()] = share;
+  }
+  return loader;
+}
+
 class Trainer {
  public:
   Trainer(const RunConfig& config, const TrainOptions& options)
       : config_(config), options_(options), train_(open_dataset(config.data, "train")), valid_(open_dataset(config.data, "valid")),
-        network_(config, train_->info(), needs_label_similarity(config) ? label_similarity(*train_) : at::Tensor()) {
+        network_(config, train_->info(), needs_label_statistics(config) ? label_statistics(*train_, loader_config(config, train_->info())) : LabelStatistics()) {
     if (train_->rows() == 0) fail(ErrorKind::Data, config.data + ", split train", "found no rows; nothing can be trained.");
     if (valid_->rows() == 0)
       fail(ErrorKind::Data, config.data + ", split valid", "found no rows; the best model is chosen on the validation split. Prepare with --valid.");
-    LoaderConfig loader;
-    loader.batch_rows = config.train.batch_rows;
-    loader.shuffle = true;
-    loader.seed = static_cast<uint64_t>(config.seed);
-    loader.prefetch = config.train.prefetch;
-    loader_ = std::make_unique<Loader>(*train_, loader);
+    loader_ = std::make_unique<Loader>(*train_, loader_config(config, train_->info()));
     total_steps_ = config.train.epochs * loader_->batches_per_epoch();
     if (config.train.max_steps > 0) total_steps_ = std::min(total_steps_, config.train.max_steps);
     stepper_ = std::make_unique<Stepper>(network_, config_, total_steps_);

@@ -1,22 +1,23 @@
-#include "train/label_similarity.h"
+#include "train/label_statistics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ektm {
 
-bool needs_label_similarity(const RunConfig& config) {
+bool needs_label_statistics(const RunConfig& config) {
   return config.model["similarity"] && config.model["similarity"].as<std::string>() == "label";
 }
 
-at::Tensor label_similarity(const Dataset& train) {
+LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader_config) {
   const int64_t count = static_cast<int64_t>(train.info().tasks.size());
   struct Counts {
     double both_observed = 0, first = 0, second = 0, both = 0;
   };
   std::vector<Counts> counts(count * count);
-  LoaderConfig config;
-  config.batch_rows = 8192;
-  Loader loader(train, config);
+  loader_config.batch_rows = 8192;
+  loader_config.shuffle = false;
+  Loader loader(train, loader_config);
   loader.start_epoch(0);
   while (const Batch* batch = loader.next())
     for (int64_t b = 0; b < batch->rows; ++b) {
@@ -32,13 +33,14 @@ at::Tensor label_similarity(const Dataset& train) {
           c.both += label[i] && label[j];
         }
     }
-  at::Tensor result = at::eye(count);
+  LabelStatistics result{at::eye(count), at::zeros({count})};
   for (int64_t i = 0; i < count; ++i)
     for (int64_t j = 0; j < count; ++j) {
       const Counts& c = counts[i * count + j];
+      if (i == j) result.rarer[i] = std::min(c.first, c.both_observed - c.first);
       if (i == j || c.both_observed == 0) continue;
       const double n = c.both_observed, p = c.first / n, q = c.second / n, variance = p * (1 - p) * q * (1 - q);
-      result[i][j] = variance > 0 ? (c.both / n - p * q) / std::sqrt(variance) : 0.0;
+      result.similarity[i][j] = variance > 0 ? (c.both / n - p * q) / std::sqrt(variance) : 0.0;
     }
   return result;
 }

@@ -1,0 +1,15 @@
+#pragma once
+// What EKTM is told of the labels of the training split.
+#include "data/dataset.h"
+#include "models/run_config.h"
+#include "nn/model.h"
+
+namespace ektm {
+
+bool needs_label_statistics(const RunConfig& config);
+
+// One pass over the labels that training sees: `loader`.label_shares and seed count. The correlation is Pearson's (phi); 0 where one of
+// the two does not vary; 1 on the diagonal.
+LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader = {});
+
+}  // namespace ektm
