@@ -68,6 +68,9 @@ void run(const Arguments& arguments) {
     print_matrix("router: mean s^ (row: the task that learns; column: the task that teaches)", tasks, tasks.get<std::vector<std::string>>(),
                  inspected["similarity"]["matrix"]);
   }
+  if (inspected.contains("mix"))
+    print_matrix("transmitter: weights of the logits (row: the task that learns; column: the task that teaches)", inspected["mix"]["tasks"],
+                 inspected["mix"]["columns"].get<std::vector<std::string>>(), inspected["mix"]["matrix"]);
   auto print_tasks = [&](const char* key, const char* title) {
     if (!inspected.contains(key)) return;
     std::printf("\n%s\n", title);

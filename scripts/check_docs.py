@@ -203,7 +203,7 @@ def yaml_problem(kind, text):
         if kind == "plan":
             # From the root, where the configs lie that a plan names. Its data sets may be absent.
             result = subprocess.run([str(EKTM), "bench", str(file), "--check"], capture_output=True, text=True, cwd=ROOT)
-            complaints = [line for line in result.stderr.splitlines() if line and not re.search(r"datasets\[\d+\]\.data: |: \d+ problems:$", line)]
+            complaints = [line for line in result.stderr.splitlines() if line and not re.search(r"datasets\[\d+\](\.data: |: the raw file )|: \d+ problems:$", line)]
             return "\n".join(complaints) or None
         if kind == "schema":
             result = run("prepare", "--schema", file, "--train", f"{folder}/absent.csv", "--test", f"{folder}/absent-test.csv",

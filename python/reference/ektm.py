@@ -49,6 +49,37 @@ def head(h, weights, name, i):
         return stacked_linear(h, weights, name, i)[:, 0]
 
 
+def mixed(i, base_logits, roots, conversions, weights, config):
+    """sum_j a_ij u_j + b_i [B]: u_j is the logit of task j's base head without its bias. Without a router only the roots and i itself give."""
+    own = conversions[i]
+    total = 0
+    for j, logit in enumerate(base_logits):
+        if not config["router"] and j not in roots and j != own:
+            continue
+        bias = weights["head.bias"][j, 0, 0]
+        source, kept = logit - bias, not (config["detach_own"] if j == own else config["detach_sources"])
+        share = weights["transmitter.mix_start"][i, j] + config["mix_rate"] * weights["transmitter.mix"][i, j]
+        total = total + share * (source if kept else source.detach())
+    bias = weights["head.bias"][own, 0, 0]
+    return total + (bias.detach() if config["detach_own"] else bias)
+
+
+def mix_start(similarity, rows, rarer, tasks, config):
+    """a [T,K] before training, of the labels' statistics: docs/method.md."""
+    _, conversions = roots_and_conversions(tasks)
+    k = config["mix_positives"]
+    rich = [float(n) / (float(n) + k) if k > 0 else 1.0 for n in rarer]
+    start = torch.zeros(len(conversions), len(tasks), dtype=torch.float64)
+    for i, own in enumerate(conversions):
+        others = [j for j in conversions if j != own]
+        for j in others:
+            z = float(similarity[own, j]) * math.sqrt(float(rows[own, j]))
+            if z > 1 and config["router"]:
+                start[i, j] = (1 - rich[own]) * rich[j] / sum(rich[o] for o in others) * (1 - 1 / z**2)
+        start[i, own] = 1 - start[i].sum()
+    return start
+
+
 def forward(features, weights, config, tasks):
     """features: one [B,d] a task. Logits of the served, base and enhanced heads, as lists of [B]."""
     roots, conversions = roots_and_conversions(tasks)
@@ -73,6 +104,8 @@ def forward(features, weights, config, tasks):
                 elif config["transmit"] == "residual":
                     base = base_logits[conversions[i]]
                     logit = (base.detach() if config["detach_own"] else base) + head(gate * message, weights, "enhanced", i)
+                elif config["transmit"] == "mix":
+                    logit = mixed(i, base_logits, roots, conversions, weights, config) + head(gate * message, weights, "enhanced", i)
                 else:
                     raise ValueError(config["transmit"])
         enhanced_logits.append(logit)

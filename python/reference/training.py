@@ -19,7 +19,7 @@ BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe":
 MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dcmt": dcmt, "metaheac": metaheac,
           "cross_distil": cross_distil}
 EMBEDDING = "embedding.weights"
-BUFFERS = ("router.label_similarity", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
+BUFFERS = ("router.label_similarity", "transmitter.mix_start", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 
 def inputs(config, info, weights, batch):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import build_folder
 
-from reference import training
+from reference import ektm, training
 from reference.case import Case
 
 # The tensors are small: waiting threads would only compete for the cores, here and in ektm_golden.
@@ -158,6 +158,9 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.transmit", "gate"),
     ("ektm_detach_both", "model.detach_own", False),
     ("ektm_full_weight", "model.share_weight", True),
+    ("ektm_mix", "model.mix_rate", 9),
+    ("ektm_mix", "model.detach_sources", False),
+    ("ektm_mix_attached", "model.detach_own", True),
     ("ektm_mmoe_parallel", "model.transmit", "gate"),
     ("ektm_mmoe_parallel", "model.router", False),
     ("ektm_mmoe_parallel", "model.transmitter", False),
@@ -283,7 +286,7 @@ def test_another_optimiser_setting_is_noticed(name, key, value):
         check_steps(case, config, start(case))
 
 
-@pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_gate_detach_both"])
+@pytest.mark.parametrize("name", ["ektm_detach_both", "ektm_gate_detach_both", "ektm_mix_detach_both", "ektm_residual_detach_both"])
 def test_detaching_both_leaves_the_backbone_alone(name):
     """With detach_sources and detach_own, backbone, base heads and embeddings learn from the base losses only: their gradients
     are those of the backbone without EKTM."""
@@ -320,3 +323,19 @@ def test_label_similarity_holds_the_conversions(name):
     """Of the correlations that ektm_golden gives, 0.1 (i + j) - 0.25 between tasks i and j, those of the tasks 1, 2 and 3."""
     expected = torch.tensor([[1, 0.05, 0.15], [0.05, 1, 0.25], [0.15, 0.25, 1]])
     assert_close(name, load(name).tensors["start/router.label_similarity"], expected)
+
+
+@pytest.mark.parametrize("name", ["ektm_mix", "ektm_mix_detach_own", "ektm_mix_no_router", "ektm_mix_roots", "ektm_mix_two_roots"])
+def test_the_mix_begins_as_the_labels_say(name):
+    """Of the statistics that ektm_golden gives: correlations as above, 400 rows each, 100 (t + 1) rows of task t's rarer label."""
+    case = load(name)
+    tasks = case.info["tasks"]
+    numbers = torch.arange(len(tasks), dtype=torch.float64)
+    similarity = 0.1 * (numbers[:, None] + numbers[None, :]) - 0.25
+    similarity.fill_diagonal_(1)
+    found = load(name).tensors["start/transmitter.mix_start"]
+    expected = ektm.mix_start(similarity, torch.full((len(tasks), len(tasks)), 400.0), 100 * (numbers + 1), tasks, case.config["model"])
+    assert_close(name, found, expected)
+    assert_close(name, found.sum(1).double(), torch.ones(len(found), dtype=torch.float64))
+    own_alone = found[torch.arange(len(found)), [t for t in range(len(tasks)) if tasks[t]["parent"] >= 0] or list(range(len(tasks)))] == 1
+    assert own_alone.all() == (name in ("ektm_mix_no_router", "ektm_mix_two_roots"))

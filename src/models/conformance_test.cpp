@@ -22,7 +22,7 @@ std::vector<Entry> entries() {
     for (const auto& backbone : backbone_names()) all.push_back({"{name: ektm, backbone: {name: " + backbone + "}}", chain});
   }
   all.push_back({"{name: dcmt, self_normalize: false}", "parallel"});
-  for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "detach_sources: false", "hard: hinge",
+  for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "transmit: residual", "detach_sources: false", "hard: hinge",
                            "hard: focal", "enhanced: false"})
     all.push_back({std::string("{name: ektm, ") + keys + "}", "parallel"});
   return all;
@@ -83,7 +83,7 @@ TEST_P(Conformance, GradientsEqualFiniteDifferences) {
   spec.features = 6;
   spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
   for (int64_t t = 0; t < tasks_; ++t) spec.task_weights.push_back(0.5 + 0.25 * t);
-  spec.labels = {at::rand({tasks_, tasks_}), at::arange(1, tasks_ + 1) * 100};
+  spec.labels = {at::rand({tasks_, tasks_}), at::full({tasks_, tasks_}, 100), at::arange(1, tasks_ + 1) * 100};
   auto model = find_model(config.model["name"].as<std::string>(), "test").make(config.model, spec, store);
   store.flatten();
   at::manual_seed(2);

@@ -7,7 +7,8 @@
 //   router       s_ij = similarity(f_i, f_j) per sample, i, j over the CVR tasks
 //                F_i  = (sum_roots f_r + sum_j s^_ij f_j) / (R + T)
 //   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i)
-//   heads        base p_i = sigmoid(w_i f_i + b_i),  enhanced q_i = sigmoid(w_i f_i + b_i + v_i t_i + c_i); q_i is served
+//   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j; it starts from the training labels (mix_start)
+//   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); q_i is served
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
 //                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
 //                without that, rare positives gain weight as a class and the served probabilities are too high
@@ -28,12 +29,13 @@ namespace {
 
 struct EktmConfig {
   bool router = true, transmitter = true, enhanced = true;
-  std::string similarity = "dot", normalize = "softmax", transmit = "residual", hard = "weight";
+  std::string similarity = "dot", normalize = "softmax", transmit = "mix", hard = "weight";
   int64_t similarity_width = 16;
   bool detach_sources = true, detach_own = false;
   std::vector<int64_t> transmitter_hidden{32};
   double transmitter_dropout = 0;
   std::string activation = "relu";
+  double mix_positives = 1000, mix_rate = 10;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
   void fields(FieldVisitor& v) {
@@ -47,8 +49,13 @@ struct EktmConfig {
     v.field("detach_sources", detach_sources, "no gradient from task i into another task's feature");
     v.field("detach_own", detach_own,
             "no gradient of the enhanced head into its own feature: with detach_sources, base heads are those of the bare backbone");
-    v.field("transmit", transmit, {"residual", "gate", "concat"},
-            "residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F)); gate: h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]");
+    v.field("transmit", transmit, {"mix", "residual", "gate", "concat"},
+            "residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F)); mix: the same with a learned mix of all tasks' logits in place of logit p; gate: "
+            "h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]");
+    v.field("mix_positives", mix_positives, {0, 1e12},
+            "mix: a task with so many training positives begins with one half of its own logit where others are related by their labels; 0 = every task "
+            "begins with its own alone");
+    v.field("mix_rate", mix_rate, {0, 1000}, "mix: how many times faster than other dense parameters its weights learn");
     v.field("transmitter_hidden", transmitter_hidden, {1, 65536}, "sizes of the hidden layers of MLP_i");
     v.field("transmitter_dropout", transmitter_dropout, {0, 0.95}, "share of MLP_i's hidden numbers dropped while training");
     v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "in MLP_i");
@@ -101,7 +108,7 @@ class Ektm : public Model {
       label_similarity_ = store.add_buffer("router.label_similarity", select(spec.labels.similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
     }
     int64_t enhanced_width = width;
-    const bool residual = config_.transmitter && config_.transmit == "residual";
+    const bool mix = config_.transmitter && config_.transmit == "mix", residual = mix || (config_.transmitter && config_.transmit == "residual");
     if (config_.transmitter) {
       mlp_.emplace_back(store, "transmitter.mlp", count, width, MlpConfig{config_.transmitter_hidden, config_.activation, config_.transmitter_dropout}, false);
       // Zero at the start: the transfer has to earn its place. The residual form has its zero in the head instead.
@@ -111,6 +118,14 @@ class Ektm : public Model {
       } else {
         gate_.emplace_back(store, "transmitter.gate", count, 2 * width, width);
       }
+    }
+    if (mix) {
+      mix_weight_ = store.add("transmitter.mix", {count, all}, Init::Zero);
+      mix_start_ = store.add_buffer("transmitter.mix_start", mix_start(spec.labels));
+      own_ = at::zeros({count, all}, at::kBool);
+      barred_ = at::full({count, all}, !config_.router, at::kBool);  // without a router only the roots give
+      for (int64_t i = 0; i < count; ++i) own_[i][conversions_[i]] = true, barred_[i][conversions_[i]] = false;
+      for (int64_t root : roots_) barred_.select(1, root).fill_(false);
     }
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
@@ -140,8 +155,9 @@ class Ektm : public Model {
         if (config_.transmit == "gate") {
           enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
         } else {
-          at::Tensor base = select(output.base_logits, 0);
-          enhanced = enhanced + (config_.detach_own ? base.detach() : base) + enhanced_bias_.squeeze(2);
+          if (context.diagnose && mix_weight_.defined()) output.diagnostics.emplace_back("mix", mix_weights());
+          const at::Tensor base = mix_weight_.defined() ? mixed(output.base_logits) : select(output.base_logits, 0);
+          enhanced = enhanced + (config_.detach_own && !mix_weight_.defined() ? base.detach() : base) + enhanced_bias_.squeeze(2);
         }
       }
     }
@@ -190,6 +206,44 @@ class Ektm : public Model {
     return all.index_select(dimension, at::tensor(conversions_));
   }
 
+  at::Tensor mix_weights() const { return (mix_start_ + config_.mix_rate * mix_weight_).masked_fill(barred_, 0); }  // a [T,K]
+
+  // sum_j a_ij u_j + b_i. [K,B] -> [T,B]
+  at::Tensor mixed(const at::Tensor& base_logits) const {
+    const at::Tensor u = base_logits - base_bias_.squeeze(2), own_u = select(u, 0), bias = select(base_bias_, 0).squeeze(2);
+    const at::Tensor a = mix_weights();
+    const at::Tensor from_others = at::matmul(a.masked_fill(own_, 0), config_.detach_sources ? u.detach() : u);
+    const at::Tensor own_share = a.masked_fill(own_.logical_not(), 0).sum(1, /*keepdim=*/true);
+    return from_others + own_share * (config_.detach_own ? own_u.detach() : own_u) + (config_.detach_own ? bias.detach() : bias);
+  }
+
+  // Where the mix begins, [T,K]. r = n / (n + mix_positives), n the training rows of the rarer label: how far a task can stand on its own.
+  // Task i takes 1 - r_i of the others, of each CVR task j the part r_j / sum r, times what is left of the correlation of i's and j's labels
+  // after shrinkage, max(0, 1 - 1 / z^2) with z = correlation sqrt(rows) > 0; the rest is its own. Unrelated labels give nothing.
+  at::Tensor mix_start(const LabelStatistics& labels) const {
+    const int64_t count = static_cast<int64_t>(conversions_.size());
+    at::Tensor start = at::zeros({count, static_cast<int64_t>(spec_.tasks.size())}, at::kDouble);
+    auto rich = [&](int64_t task) {
+      const double n = labels.rarer[task].item<double>();
+      return config_.mix_positives > 0 ? n / (n + config_.mix_positives) : 1.0;
+    };
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t own = conversions_[i];
+      double total = 0, own_share = 1;
+      for (int64_t j : conversions_)
+        if (j != own) total += rich(j);
+      for (int64_t j : conversions_) {
+        const double correlation = labels.similarity[own][j].item<double>(), z = correlation * std::sqrt(labels.rows[own][j].item<double>());
+        if (j == own || z <= 1 || !config_.router) continue;
+        const double share = (1 - rich(own)) * rich(j) / total * (1 - 1 / (z * z));
+        start[i][j] = share;
+        own_share -= share;
+      }
+      start[i][own] = own_share;
+    }
+    return start;
+  }
+
   // For each entry the weighted mean of `values` over the rows of the same task and label. All [T,B].
   static at::Tensor class_mean(const at::Tensor& values, const at::Tensor& labels, const at::Tensor& weight) {
     at::Tensor positive = labels * weight, negative = (1 - labels) * weight;
@@ -220,6 +274,8 @@ class Ektm : public Model {
   at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]
   at::Tensor query_, key_;                      // [d, similarity_width]
   at::Tensor label_similarity_;                 // [T,T]
+  at::Tensor mix_weight_, mix_start_;           // [T,K]
+  at::Tensor own_, barred_;                     // [T,K] bool: the task itself; sources that give nothing
   std::vector<BatchedMlp> mlp_;                 // 0 or 1 of each
   std::vector<BatchedLinear> mlp_out_, gate_;
 };

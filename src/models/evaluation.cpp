@@ -176,6 +176,7 @@ nlohmann::json inspect_network(const Network& network, const Dataset& dataset, i
   for (const auto& table : info.tables)
     json["tables"].push_back({{"name", table.name}, {"rows", table.rows}, {"width", network.embeddings().width()}});
   if (rows > 0 && sums.count("similarity")) json["similarity"] = {{"tasks", conversions}, {"matrix", matrix(sums["similarity"])}};
+  if (rows > 0 && sums.count("mix")) json["mix"] = {{"tasks", conversions}, {"columns", all}, {"matrix", matrix(sums["mix"])}};
   if (rows > 0 && sums.count("expert_gates")) json["expert_gates"] = {{"tasks", all}, {"matrix", matrix(sums["expert_gates"])}};
   for (const auto& [name, key] : {std::pair{"gate_opening", "gates"}, {"clipped_propensities", "clipped_propensities"}}) {
     if (rows == 0 || !sums.count(name)) continue;

@@ -37,6 +37,7 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, LabelStati
   }
   const int64_t tasks = static_cast<int64_t>(info.tasks.size());
   spec.labels.similarity = labels.similarity.defined() ? labels.similarity : at::zeros({tasks, tasks});
+  spec.labels.rows = labels.rows.defined() ? labels.rows : at::zeros({tasks, tasks});
   spec.labels.rarer = labels.rarer.defined() ? labels.rarer : at::zeros({tasks});
   return spec;
 }

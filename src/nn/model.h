@@ -22,6 +22,7 @@ struct ColumnInfo {
 // Of the labels that training sees.
 struct LabelStatistics {
   at::Tensor similarity;  // [K,K]: correlation of the tasks' labels over the rows where both are observed
+  at::Tensor rows;        // [K,K]: rows where both are observed
   at::Tensor rarer;       // [K]: observed rows of the rarer of the two labels
 };
 
@@ -41,7 +42,7 @@ struct ModelOutput {
   at::Tensor enhanced_logits;  // [T,B] of EKTM's enhanced heads (CVR tasks only); undefined for other models
   // What else the model's own loss reads, by name: "imputation" [T,B] of the conversions.
   std::vector<std::pair<std::string, at::Tensor>> extra;
-  // Batch means that `ektm inspect` averages: "similarity" [T,T], "gate_opening" [T], "expert_gates" [K,E], "clipped_propensities" [T].
+  // Batch means that `ektm inspect` averages: "similarity" [T,T], "mix" [T,K], "gate_opening" [T], "expert_gates" [K,E], "clipped_propensities" [T].
   std::vector<std::pair<std::string, at::Tensor>> diagnostics;
 };
 

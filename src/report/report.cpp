@@ -62,7 +62,7 @@ HistoryPoint history_point(const Json& json) {
 // What inspect.json says, typed.
 struct Inspection {
   std::optional<int64_t> embedding_parameters, network_parameters;
-  std::optional<LabelledMatrix> similarity, expert_gates;
+  std::optional<LabelledMatrix> similarity, mix, expert_gates;
   std::vector<std::pair<std::string, double>> gates;
   std::optional<double> seconds, samples_per_s, steps, best_step, threads;
 };
@@ -95,6 +95,11 @@ Inspection inspection_of(const Json& json) {
     result.similarity->columns = result.similarity->rows;
     if (result.similarity->values[0].size() != result.similarity->rows.size())
       fail(ErrorKind::Data, "similarity", "the matrix is not square");
+  }
+  result.mix = labelled_matrix(json, "mix");
+  if (result.mix) {
+    json.at("mix").at("columns").get_to(result.mix->columns);
+    if (result.mix->columns.size() != result.mix->values[0].size()) fail(ErrorKind::Data, "mix", "the matrix does not have a column for each task");
   }
   result.expert_gates = labelled_matrix(json, "expert_gates");
   if (result.expert_gates)
@@ -461,6 +466,7 @@ std::string transfer_section(const std::vector<Shown>& runs) {
     const auto& i = shown.inspection;
     if (i.similarity)
       transfers.push_back(heat_map({shown.label, "mean similarity weight of the router"}, *i.similarity, "learns", "teaches"));
+    if (i.mix) transfers.push_back(heat_map({shown.label, "weights of the logits in the served head"}, *i.mix, "learns", "teaches"));
     if (!i.gates.empty())
       transfers.push_back(share_chart({shown.label, "mean opening of the transmitters' gates"}, i.gates, "0 = closed, 1 = open"));
     if (i.expert_gates)
@@ -471,7 +477,8 @@ std::string transfer_section(const std::vector<Shown>& runs) {
     html +=
         "<h2>Who teaches whom</h2>\n<p class=\"soft\">A row is a task that learns, a column a task that teaches: the mean weight "
         "that the router gives to "
-        "the teacher's features, over the validation split. The gates say how much of it the learner lets in.</p>\n" +
+        "the teacher's features, over the validation split; and the weight that the learner's served head gives to the teacher's logit. The gates "
+        "say how much of the features the learner lets in.</p>\n" +
         panels(transfers);
   if (!experts.empty()) html += "<h2>Which experts a task uses</h2>\n" + panels(experts);
   return html;

@@ -97,7 +97,8 @@ TEST(Report, IsWellFormedAndShowsEveryTaskAndModel) {
   add_history(runs[1], 30);
   runs[1].extra =
       nlohmann::json::parse(R"({"parameters": [{"part": "embedding", "count": 1234567}, {"part": "tower", "count": 1000}],
-    "similarity": {"tasks": ["cart", "pay"], "matrix": [[0.75, 0.25], [0.5, 0.5]]}, "gates": {"cart": 0.125, "pay": 0.875},
+    "similarity": {"tasks": ["cart", "pay"], "matrix": [[0.75, 0.25], [0.5, 0.5]]},
+    "mix": {"tasks": ["cart", "pay"], "columns": ["click", "cart", "pay"], "matrix": [[0.125, 0.875, 0], [-0.0625, 0.5, 0.5]]}, "gates": {"cart": 0.125, "pay": 0.875},
     "training": {"seconds": 61.5, "samples_per_s": 43210.4, "steps": 3000, "best_step": 300}})");
   const std::string html = render_report(runs, {"The title", "An introduction.", {{"rows", {{"train", 98765}}}}, "a day"});
   EXPECT_EQ(tag_imbalance(html), "");
@@ -248,7 +249,7 @@ TEST_F(RunFolderTest, ErrorsNameTheFileAndTheRemedy) {
   write("history.jsonl", "{\"step\":10}\n");
   for (const char* bad :
        {"{\"similarity\":{\"tasks\":[\"a\",\"b\"],\"matrix\":[[1,0]]}}",
-        "{\"similarity\":{\"tasks\":[\"a\"],\"matrix\":[[1,0]]}}", "{\"gates\":[1]}", "{\"parameters\":[{\"part\":\"x\"}]}"}) {
+        "{\"similarity\":{\"tasks\":[\"a\"],\"matrix\":[[1,0]]}}", "{\"mix\":{\"tasks\":[\"a\"],\"columns\":[\"a\"],\"matrix\":[[1,0]]}}", "{\"gates\":[1]}", "{\"parameters\":[{\"part\":\"x\"}]}"}) {
     write("inspect.json", bad);
     EXPECT_NE(error_of_loading().find("inspect.json"), std::string::npos) << bad << ": " << error_of_loading();
   }

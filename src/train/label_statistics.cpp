@@ -6,7 +6,8 @@
 namespace ektm {
 
 bool needs_label_statistics(const RunConfig& config) {
-  return config.model["similarity"] && config.model["similarity"].as<std::string>() == "label";
+  auto is = [&](const char* key, const char* value) { return config.model[key] && config.model[key].as<std::string>() == value; };
+  return is("similarity", "label") || is("transmit", "mix");
 }
 
 LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader_config) {
@@ -33,10 +34,11 @@ LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader_confi
           c.both += label[i] && label[j];
         }
     }
-  LabelStatistics result{at::eye(count), at::zeros({count})};
+  LabelStatistics result{at::eye(count), at::zeros({count, count}), at::zeros({count})};
   for (int64_t i = 0; i < count; ++i)
     for (int64_t j = 0; j < count; ++j) {
       const Counts& c = counts[i * count + j];
+      result.rows[i][j] = c.both_observed;
       if (i == j) result.rarer[i] = std::min(c.first, c.both_observed - c.first);
       if (i == j || c.both_observed == 0) continue;
       const double n = c.both_observed, p = c.first / n, q = c.second / n, variance = p * (1 - p) * q * (1 - q);

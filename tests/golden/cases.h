@@ -109,6 +109,16 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("gate_detach_both", "transmit: gate, detach_own: true");
   ektm("concat", "transmit: concat");
   ektm("concat_attached", "transmit: concat, detach_sources: false");
+  ektm("mix", "transmit: mix");
+  ektm("residual", "transmit: residual");
+  ektm("residual_attached", "transmit: residual, detach_sources: false");
+  ektm("residual_detach_both", "transmit: residual, detach_own: true");
+  ektm("mix_attached", "transmit: mix, detach_sources: false, mix_rate: 3");
+  ektm("mix_detach_own", "transmit: mix, detach_sources: false, detach_own: true, mix_positives: 50");
+  ektm("mix_detach_both", "transmit: mix, detach_own: true");
+  ektm("mix_no_router", "transmit: mix, router: false");
+  cases.push_back({"ektm_mix_roots", "roots", {"model={name: ektm, transmit: mix, transmitter_hidden: [6], similarity_width: 3, backbone: " + single + "}"}});
+  cases.push_back({"ektm_mix_two_roots", "two_roots", {"model={name: ektm, transmit: mix, mix_positives: 0, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   ektm("no_transmitter_attached", "transmitter: false, detach_sources: false");
   ektm("no_router", "router: false");
   ektm("no_transmitter", "transmitter: false");

@@ -60,7 +60,7 @@ void dump(const GoldenCase& golden, const std::filesystem::path& folder) {
   for (int64_t i = 0; i < tasks; ++i)
     for (int64_t j = 0; j < tasks; ++j)
       if (i != j) similarity[i][j] = 0.1 * static_cast<double>(i + j) - 0.25;
-  Network network(config, info, {similarity, at::arange(1, tasks + 1) * 100});
+  Network network(config, info, {similarity, at::full({tasks, tasks}, 400), at::arange(1, tasks + 1) * 100});
   // Layers that start at zero would hide what flows through them.
   Rng rng(17);
   for (const auto& entry : network.parameters().entries())
