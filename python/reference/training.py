@@ -2,8 +2,8 @@
 
 import torch
 
-from . import (aitm, cross_distil, cross_stitch, dcmt, ektm, escm2, esmm, home, metaheac, mmoe, modular, omoe, pepnet, ple, shared_bottom, single_task,
-               stem)
+from . import (aitm, cross_distil, cross_stitch, dcmt, ektm, escm2, esmm, home, metaheac, mkt, mmoe, modular, omoe, pepnet, ple, shared_bottom,
+               single_task, stem)
 from .balancing import X, Balancer
 from .embedding import group_input, touched_rows
 from .layers import rounded_products
@@ -17,7 +17,7 @@ BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe":
 # groups(tasks), forward(x, weights, config, info) -> {"logits": K tensors [B], ...}; where the loss is the model's own
 # also loss(output, batch, task_weights, config, info) -> total, names, values
 MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dcmt": dcmt, "metaheac": metaheac,
-          "cross_distil": cross_distil}
+          "cross_distil": cross_distil, "mkt": mkt}
 EMBEDDING = "embedding.weights"
 BUFFERS = ("router.label_similarity", "transmitter.mix_start", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 

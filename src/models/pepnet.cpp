@@ -8,11 +8,8 @@
 // The stop-gradients keep the gates from shaping the embeddings that they only read; x_domain and x_prior are trained through them. A layer
 // has one gate for the hidden units of all tasks, as in the paper; e', which EPNet gated already, is not gated again.
 // x [1,B,D] -> f [K,B,d].
-#include <fmt/ranges.h>
-
-#include <algorithm>
-
 #include "base/error.h"
+#include "models/feature_columns.h"
 #include "models/zoo.h"
 #include "nn/layers.h"
 
@@ -39,29 +36,11 @@ struct PepnetConfig {
   }
 };
 
-// Numbers of x's columns that belong to the named features; without names to the first `otherwise` ones.
-std::vector<int64_t> columns_of(const char* key, std::vector<std::string> names, size_t otherwise, const std::vector<ColumnInfo>& columns) {
-  std::vector<std::string> known;
-  for (const ColumnInfo& column : columns) known.push_back(column.name);
-  if (names.empty()) names.assign(known.begin(), known.begin() + std::min(otherwise, known.size()));
-  std::vector<int64_t> numbers;
-  for (const std::string& name : names) {
-    const auto found = std::find(known.begin(), known.end(), name);
-    if (found == known.end())
-      fail(ErrorKind::Config, fmt::format("model pepnet, key {}", key),
-           "found '{}'; no feature has this name. The data set's features are: {}. Nearest: '{}'.", name, fmt::join(known, ", "),
-           nearest_name(name, known));
-    const ColumnInfo& column = columns[found - known.begin()];
-    for (int64_t i = 0; i < column.width; ++i) numbers.push_back(column.first + i);
-  }
-  return numbers;
-}
-
 class Pepnet : public Backbone {
  public:
   Pepnet(const PepnetConfig& config, const ModelSpec& spec, ParameterStore& store)
-      : config_(config), domain_(at::tensor(columns_of("domain", config.domain, 1, spec.columns), at::kLong)),
-        prior_(at::tensor(columns_of("prior", config.prior, 2, spec.columns), at::kLong)),
+      : config_(config), domain_(at::tensor(feature_columns("model pepnet, key domain", config.domain, 1, spec.columns), at::kLong)),
+        prior_(at::tensor(feature_columns("model pepnet, key prior", config.prior, 2, spec.columns), at::kLong)),
         domain_hidden_(store, "domain_gate.hidden", 1, domain_.numel() + spec.features, config.gate_hidden),
         domain_gate_(store, "domain_gate.out", 1, config.gate_hidden, spec.features),
         prior_hidden_(store, "prior_gate.hidden", layers(), prior_.numel() + spec.features, config.gate_hidden) {

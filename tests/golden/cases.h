@@ -72,6 +72,10 @@ inline std::vector<GoldenCase> golden_cases() {
   model("home", home);
   variant("home", "groups", "groups: [[b, click], [c], [a]], momentum: 0.3, " + home);
   variant("home", "deep_experts", "expert_hidden: [8, 6], tower_hidden: [5], gate_rank: 3, meta_experts: 1, task_experts: 1");
+  const std::string mkt = "extractors: 2, gate_hidden: 4, hidden: [7, 5], tower_hidden: [4], polar: 0.5";
+  model("mkt", mkt, false);
+  variant("mkt", "entity", "entity: [age, tags], extractors: 3, gate_hidden: 4, hidden: [6], tower_hidden: [], pretrain: 0.5");
+  variant("mkt", "joint", "stop_gradients: false, " + mkt);
   for (const std::string chain : {"one", "two_roots"})
     cases.push_back({"ektm_mmoe_" + chain, chain, {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   cases.push_back({"ektm_gate_two_roots", "two_roots", {"model={name: ektm, transmit: gate, similarity: cosine, transmitter_hidden: [], backbone: " + single + "}"}});

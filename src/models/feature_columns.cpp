@@ -1,0 +1,28 @@
+#include "models/feature_columns.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "config/fields.h"
+
+namespace ektm {
+
+std::vector<int64_t> feature_columns(const std::string& where, std::vector<std::string> names, size_t otherwise, const std::vector<ColumnInfo>& columns) {
+  std::vector<std::string> known;
+  for (const ColumnInfo& column : columns) known.push_back(column.name);
+  if (names.empty()) names.assign(known.begin(), known.begin() + std::min(otherwise, known.size()));
+  std::vector<int64_t> numbers;
+  for (const std::string& name : names) {
+    const auto found = std::find(known.begin(), known.end(), name);
+    if (found == known.end())
+      fail(ErrorKind::Config, where, "found '{}'; no feature has this name. The data set's features are: {}. Nearest: '{}'.", name,
+           fmt::join(known, ", "), nearest_name(name, known));
+    const ColumnInfo& column = columns[found - known.begin()];
+    for (int64_t i = 0; i < column.width; ++i) numbers.push_back(column.first + i);
+  }
+  return numbers;
+}
+
+}  // namespace ektm
