@@ -71,15 +71,15 @@ std::string feature_table(const PrepareSummary& summary) {
 }
 
 std::string input_table(const PrepareSummary& summary) {
-  TextTable table({kLeft, kRight, kRight, kLeft, kRight, kRight});
-  table.row({"input", "rows", "bad rows skipped", "side table", "rows without a match", "%"});
+  TextTable table({kLeft, kRight, kRight, kRight, kLeft, kRight, kRight});
+  table.row({"input", "rows", "bad rows skipped", "left out by its where", "side table", "rows without a match", "%"});
   for (const auto& input : summary.inputs) {
-    std::vector<std::string> first = {input.name, with_commas(input.rows), with_commas(input.bad_rows)};
-    if (input.unmatched.empty()) table.row({first[0], first[1], first[2], "-", "-", "-"});
+    std::vector<std::string> first = {input.name, with_commas(input.rows), with_commas(input.bad_rows), with_commas(input.left_out)};
+    if (input.unmatched.empty()) table.row({first[0], first[1], first[2], first[3], "-", "-", "-"});
     for (size_t j = 0; j < input.unmatched.size(); ++j) {
-      table.row({first[0], first[1], first[2], summary.schema.joins[j].file, with_commas(input.unmatched[j]),
+      table.row({first[0], first[1], first[2], first[3], summary.schema.joins[j].file, with_commas(input.unmatched[j]),
                  percent(input.unmatched[j], input.rows)});
-      first = {"", "", ""};
+      first = {"", "", "", ""};
     }
   }
   return table.to_string();
@@ -105,6 +105,9 @@ void add_prepare_command(CLI::App& app) {
       ->required();
   command->add_option("--valid", config.valid.files, "validation rows, likewise (or split.valid_from in the schema)");
   command->add_option("--test", config.test.files, "test rows, likewise");
+  command->add_option("--train-where", config.train.where, "an expression over the columns, as in the schema: only rows where it is true are training rows");
+  command->add_option("--valid-where", config.valid.where, "likewise of the validation rows");
+  command->add_option("--test-where", config.test.where, "likewise of the test rows; with a condition each, splits may share files");
   command->add_option("-o,--output", config.output, "folder of the encoded data set")->required();
   command->add_option("--threads", config.threads, "0 = one a core; without influence on the result")->default_str("0");
   command->add_flag("--force", config.force, "replace an encoded data set at --output");
@@ -114,7 +117,9 @@ void add_prepare_command(CLI::App& app) {
       "Example:\n"
       "  ektm prepare --schema configs/kuairand/schema.yaml --train impressions_train.csv.gz --valid impressions_valid.csv.gz "
       "\\\n"
-      "               --test impressions_test.csv.gz --output data/kuairand");
+      "               --test impressions_test.csv.gz --output data/kuairand\n"
+      "  ektm prepare --schema schema.yaml --train log.parquet --train-where 'day < 8' --valid log.parquet --valid-where 'day == 8' \\\n"
+      "               --test log.parquet --test-where 'day > 8' --output data/log");
   command->callback([arguments] { run(*arguments); });
 }
 

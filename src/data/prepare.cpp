@@ -21,6 +21,7 @@
 #include "data/dataset_writer.h"
 #include "data/encoder_fit.h"
 #include "data/leak_check.h"
+#include "data/row_filter.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
@@ -75,7 +76,7 @@ class Preparation {
   PrepareSummary run() {
     StagedDirectory staged(config_.output);
     staging_ = staged.path();
-    for (const RawInput* input : {&config_.train, &config_.valid, &config_.test})
+    for (const PrepareInput* input : inputs())
       if (!input->files.empty()) check_columns(*input);
     read_train();
     summary_.info = encoders_->info();
@@ -115,7 +116,7 @@ class Preparation {
       first_.append(step.first_batch);
       if (second_) second_->append(step.second_batch);
     }
-    void finish(const RawInput& input) {
+    void finish(const PrepareInput& input) {
       PrepareSummary& summary = owner_.summary_;
       {
         CpuTimer timer(write_seconds_);
@@ -141,6 +142,49 @@ class Preparation {
   };
 
   const Schema& schema() const { return summary_.schema; }
+  std::array<const PrepareInput*, 3> inputs() const { return {&config_.train, &config_.valid, &config_.test}; }
+  std::string option_of(const PrepareInput& input) const { return &input == &config_.train ? "--train" : &input == &config_.valid ? "--valid" : "--test"; }
+
+  static bool has_file(const PrepareInput& input, const std::string& file) {
+    std::error_code code;
+    return std::any_of(input.files.begin(), input.files.end(), [&](const std::string& own) { return fs::equivalent(own, file, code); });
+  }
+
+  // The input's own filter, where it has one, and those of the inputs that share a file with it: no row may pass two.
+  struct Filters {
+    std::optional<RowFilter> own;
+    std::vector<std::pair<std::string, RowFilter>> others;  // with their options
+    std::vector<std::string> columns;                       // of the schema and of all filters, each once
+  };
+
+  Filters filters_of(const PrepareInput& input) const {
+    Filters filters;
+    filters.columns = needed_columns(schema());
+    auto need = [&](const RowFilter& filter) {
+      for (const auto& column : filter.columns())
+        if (std::find(filters.columns.begin(), filters.columns.end(), column) == filters.columns.end()) filters.columns.push_back(column);
+    };
+    if (!input.where.empty()) need(filters.own.emplace(input.where, option_of(input) + "-where"));
+    for (const PrepareInput* other : inputs())
+      if (other != &input && std::any_of(other->files.begin(), other->files.end(), [&](const std::string& file) { return has_file(input, file); }))
+        need(filters.others.emplace_back(option_of(*other), RowFilter(other->where, option_of(*other) + "-where")).second);
+    return filters;
+  }
+
+  // Appends to kept_; Error Data for a row that passes two filters.
+  void select_rows(const Filters& filters, const PrepareInput& input, const RawChunk& chunk) {
+    const size_t first = kept_.size();
+    filters.own->select(chunk, schema(), kept_);
+    for (const auto& [option, filter] : filters.others) {
+      std::vector<bool> other;
+      filter.select(chunk, schema(), other);
+      for (int64_t row = 0; row < chunk.rows(); ++row)
+        if (kept_[first + static_cast<size_t>(row)] && other[static_cast<size_t>(row)])
+          fail(ErrorKind::Data, chunk.where(row, filter.columns().front()),
+               "the row is chosen by {}-where ({}) and by {}-where ({}); expected at most one, so that no split sees the rows of another.", option_of(input),
+               filters.own->text(), option, filter.text());
+    }
+  }
 
   void check_arguments() const {
     if (config_.train.files.empty()) fail(ErrorKind::Config, "--train", "no file was given; expected at least one.");
@@ -152,18 +196,19 @@ class Preparation {
     if (schema().valid_from == "test" && config_.test.files.empty())
       fail(ErrorKind::Config, "--test",
            "the schema takes the validation rows from --test (split.valid_from), but no test file was given. Give one.");
-    const std::pair<const char*, const RawInput*> inputs[] = {
-        {"--train", &config_.train}, {"--valid", &config_.valid}, {"--test", &config_.test}};
-    std::vector<std::pair<const char*, fs::path>> seen;
-    for (auto [option, input] : inputs)
+    for (const PrepareInput* input : inputs()) {
+      if (!input->where.empty()) RowFilter(input->where, option_of(*input) + "-where");
       for (const auto& file : input->files) {
         std::error_code code;
-        for (const auto& [other, path] : seen)
-          if (fs::equivalent(file, path, code))
-            fail(ErrorKind::Config, option,
-                 "the file {} is also given to {}; each file once, so that no split sees the rows of another.", file, other);
-        seen.emplace_back(option, file);
+        if (std::count_if(input->files.begin(), input->files.end(), [&](const std::string& own) { return fs::equivalent(own, file, code); }) > 1)
+          fail(ErrorKind::Config, option_of(*input), "the file {} is given twice; each file once.", file);
+        for (const PrepareInput* other : inputs())
+          if (other < input && has_file(*other, file) && (input->where.empty() || other->where.empty()))
+            fail(ErrorKind::Config, option_of(*input),
+                 "the file {} is also given to {}; each file once, so that no split sees the rows of another, or with {}-where and {}-where.", file,
+                 option_of(*other), option_of(*other), option_of(*input));
       }
+    }
     const fs::path& output = config_.output;
     if (output.empty()) fail(ErrorKind::Config, "--output", "no folder was given.");
     std::error_code code;
@@ -214,26 +259,30 @@ class Preparation {
 
   // run_steps() over the raw chunks of `input`, with the rows that go to the second split (`valid_from`) and the others.
   template <class Work, class Finish>
-  void run_over(const std::string& title, const RawInput& input, const std::string& name, size_t parts, const Work& work,
+  void run_over(const std::string& title, const PrepareInput& input, const std::string& name, size_t parts, const Work& work,
                 const Finish& finish) {
     RawReader::Options options;
     options.join_folders = join_folders_;
     options.chunk_bytes = config_.chunk_bytes;
-    RawReader reader(input, schema(), needed_columns(schema()), options);
+    const Filters filters = filters_of(input);
+    RawReader reader(input, schema(), filters.columns, options);
     Progress progress(title, reader.total_bytes(), "bytes");
-    int64_t row_number = 0;
+    kept_.clear();
+    int64_t row_number = 0, used = 0;
     auto read = [&](Step& step) {
       CpuTimer timer(summary_.cpu_seconds.read);
       if (!reader.next(step.chunk)) return false;
       step.coded.begin(step.chunk.rows(), schema().features.size());
+      if (filters.own) select_rows(filters, input, step.chunk);
       divide_rows(name, row_number, step);
+      used += static_cast<int64_t>(step.first.size() + step.second.size());
       stop_if_interrupted();
       progress.update(reader.read_bytes());
       return true;
     };
     run_steps(read, parts, work, 1, [&](size_t, Step& step) { finish(step); });
     progress.finish();
-    summary_.inputs.push_back({name, row_number, reader.bad_rows(), reader.unmatched_rows()});
+    summary_.inputs.push_back({name, row_number, reader.bad_rows(), row_number - used, reader.unmatched_rows()});
   }
 
   // The rows of the step by split; `row_number`: of its first row within the input, moved behind its last.
@@ -242,7 +291,7 @@ class Preparation {
     step.first.clear();
     step.second.clear();
     for (int64_t row = 0; row < step.coded.rows; ++row, ++row_number)
-      (divides && goes_to_valid(row_number) ? step.second : step.first).push_back(row);
+      if (kept_.empty() || kept_[static_cast<size_t>(row_number)]) (divides && goes_to_valid(row_number) ? step.second : step.first).push_back(row);
   }
 
   // By the number of the row within all files of the input, so that it does not depend on how they are cut into chunks.
@@ -277,11 +326,11 @@ class Preparation {
   }
 
   // Reads the first rows, so that a missing file or column shows before the long passes.
-  void check_columns(const RawInput& input) const {
+  void check_columns(const PrepareInput& input) const {
     RawReader::Options options;
     options.join_folders = join_folders_;
     options.chunk_bytes = 1 << 16;
-    RawReader reader(input, schema(), needed_columns(schema()), options);
+    RawReader reader(input, schema(), filters_of(input).columns, options);
     RawChunk chunk;
     reader.next(chunk);
   }
@@ -334,7 +383,7 @@ class Preparation {
     if (!schema().allow_leak) check_leaks(leaks);
   }
 
-  void encode(const std::string& name, const RawInput& input, const std::string& second_split) {
+  void encode(const std::string& name, const PrepareInput& input, const std::string& second_split) {
     SplitWriter writer(*this, name, second_split, nullptr);
     CellCoder coder(*encoders_, CellCoder::Mode::Encode);
     std::vector<double> seconds(coder.parts(), 0);
@@ -358,10 +407,11 @@ class Preparation {
               [&](const auto& a, const auto& b) { return rank(a.name) < rank(b.name); });
   }
 
-  void check_rows(const std::string& split, int64_t rows, const RawInput& input) const {
+  void check_rows(const std::string& split, int64_t rows, const PrepareInput& input) const {
     if (rows == 0)
       fail(ErrorKind::Data, fmt::format("{}", fmt::join(input.files, ", ")),
-           "the {} split has no row; expected at least one. Check the files{}.", split,
+           "the {} split has no row; expected at least one. Check the files{}{}.", split,
+           input.where.empty() ? "" : fmt::format(", and {}-where ({})", option_of(input), input.where),
            schema().valid_from.empty() ? "" : ", and split.valid_fraction in the schema");
   }
 
@@ -426,6 +476,7 @@ class Preparation {
   std::unique_ptr<CodedSpool> spool_;
   std::vector<RawChunk> places_;  // of the spool's chunks, without their cells
   int64_t train_rows_ = 0;
+  std::vector<bool> kept_;  // of each row of the input that was read last, where it has a filter
   ThreadPool workers_;
 };
 
@@ -457,7 +508,7 @@ Json PrepareSummary::to_json() const {
       unmatched.push_back(
           {{"file", schema.joins[j].file}, {"key", schema.joins[j].key}, {"rows_without_match", input.unmatched[j]}});
     json_inputs.push_back(
-        {{"input", input.name}, {"rows", input.rows}, {"bad_rows_skipped", input.bad_rows}, {"joins", unmatched}});
+        {{"input", input.name}, {"rows", input.rows}, {"bad_rows_skipped", input.bad_rows}, {"rows_left_out", input.left_out}, {"joins", unmatched}});
   }
   for (size_t f = 0; f < schema.features.size(); ++f)
     json_features.push_back(

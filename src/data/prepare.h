@@ -11,9 +11,13 @@
 
 namespace ektm {
 
+struct PrepareInput : RawInput {
+  std::string where;  // an expression over the columns: the rows where it is true belong to the split; empty = all rows
+};
+
 struct PrepareConfig {
   std::filesystem::path schema;
-  RawInput train, valid, test;  // valid, test: no files = no such split
+  PrepareInput train, valid, test;  // valid, test: no files = no such split. Inputs that share a file need a `where` each
   std::filesystem::path output;
   bool force = false;  // replace an encoded data set
   int64_t threads = 0;  // 0 = one a core; without influence on the result
@@ -27,7 +31,7 @@ struct PrepareSummary {
   };
   struct Input {  // the files of --train, --valid or --test
     std::string name;
-    int64_t rows = 0, bad_rows = 0;
+    int64_t rows = 0, bad_rows = 0, left_out = 0;  // left_out: by `where`, of the rows
     std::vector<int64_t> unmatched;  // rows without a match, aligned with schema.joins
   };
   Schema schema;

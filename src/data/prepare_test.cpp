@@ -590,6 +590,76 @@ TEST(Prepare, ValidationRowsOfTrainingAreNotFitted) {
   for (int32_t id : whole_split(folder / "out", "train").ids) EXPECT_NE(id, kOovRow);
 }
 
+// One log, divided by conditions over a column that is no feature, is the data set of three files that hold those rows.
+TEST(PrepareWhere, DividesOneLogAsFilesWould) {
+  Folder folder;
+  const std::string schema = "features: [{name: n, min_count: 2}, {name: c}]\njoin: [{file: side.csv, key: n}]\n" + kClick;
+  std::string side = "n,c\n", log = "n,click,day\n", parts[3] = {"n,click\n", "n,click\n", "n,click\n"};
+  for (int i = 0; i < 40; ++i) side += fmt::format("{},{}\n", i, i % 3);
+  for (int i = 0; i < 600; ++i) {
+    const int day = i * 7 % 11;  // not in the file's order
+    log += fmt::format("{},{},{}\n", i * i % 37, i % 5 == 0, day == 10 ? "" : std::to_string(day));
+    if (day < 10) parts[day < 6 ? 0 : day == 6 ? 1 : 2] += fmt::format("{},{}\n", i * i % 37, i % 5 == 0);  // a missing day: nowhere
+  }
+  folder.write("side.csv", side);
+  prepare_csv(folder, schema, parts[0], parts[1], parts[2], "files");
+  for (int64_t chunk_bytes : {int64_t{64}, int64_t{1} << 20})
+    for (int64_t threads : {1, 3}) {
+      PrepareConfig config;
+      config.schema = folder / "schema.yaml";
+      config.train.files = config.valid.files = config.test.files = {folder.write("log.csv", log)};
+      config.train.where = "day < 6", config.valid.where = "day == 6", config.test.where = "day > 6";
+      config.output = folder / "log";
+      config.force = true;
+      config.chunk_bytes = chunk_bytes, config.threads = threads;
+      const PrepareSummary summary = prepare(config);
+      for (const char* split : {"train", "valid", "test"}) testing::expect_equal(whole_split(folder / "files", split), whole_split(folder / "log", split));
+      auto encoders = [&](const char* name) { return testing::contents(folder / name / "encoders"); };
+      EXPECT_EQ(encoders("files"), encoders("log"));
+      ASSERT_EQ(summary.inputs.size(), 3u);
+      for (size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(summary.inputs[i].rows, 600);
+        EXPECT_EQ(summary.inputs[i].left_out, 600 - summary.splits[i].counts.rows);
+      }
+    }
+}
+
+TEST(PrepareWhere, GoesWithValidationRowsOfTraining) {
+  Folder folder;
+  PrepareConfig config;
+  config.schema = folder.write("schema.yaml", "features: [{name: n}]\nsplit: {valid_from: train}\n" + kClick);
+  config.train.files = {folder.write("a.csv", numbered_rows(400))};
+  config.train.where = "n >= 100";
+  config.output = folder / "out";
+  const PrepareSummary summary = prepare(config);
+  EXPECT_EQ(summary.splits[0].counts.rows + summary.splits[1].counts.rows, 300);
+  EXPECT_GT(summary.splits[1].counts.rows, 100);
+  for (int32_t id : whole_split(folder / "out", "valid").ids) EXPECT_EQ(id, kOovRow);
+}
+
+TEST(PrepareWhere, RefusesWhatWouldMixSplits) {
+  Folder folder;
+  PrepareConfig config;
+  config.schema = folder.write("schema.yaml", "features: [{name: n}]\n" + kClick);
+  config.train.files = config.test.files = {folder.write("a.csv", numbered_rows(40))};
+  config.output = folder / "out";
+  config.train.where = "n < 20";
+  expect_error(ErrorKind::Config, {"--test", "also given to --train", "--train-where and --test-where"}, [&] { prepare(config); });
+  config.test.where = "n >= 19";
+  expect_error(ErrorKind::Data, {"a.csv, row 20", "--train-where (n < 20)", "--test-where (n >= 19)", "at most one"}, [&] { prepare(config); });
+  config.test.where = "n >= 100";
+  expect_error(ErrorKind::Data, {"test split has no row", "--test-where (n >= 100)"}, [&] { prepare(config); });
+  config.test.where = "n >= ";
+  expect_error(ErrorKind::Config, {"--test-where"}, [&] { prepare(config); });
+  config.test.where = "m >= 20";
+  expect_error(ErrorKind::Data, {"a.csv", "'m'"}, [&] { prepare(config); });
+  config.test.where = "n";
+  expect_error(ErrorKind::Data, {"a.csv, row 3", "column n", "expected 0 or 1"}, [&] { prepare(config); });
+  EXPECT_FALSE(fs::exists(folder / "out"));
+  config.train.files.push_back(config.train.files.front());
+  expect_error(ErrorKind::Config, {"--train", "given twice"}, [&] { prepare(config); });
+}
+
 TEST(Prepare, RefusesWrongArguments) {
   Folder folder;
   const std::string schema = "features: [{name: n}]\n" + kClick;
