@@ -48,7 +48,7 @@ PlanResults write_results(const Plan& plan, const Places& places) {
   write_file_atomic(places.work / "report.html", results_page({result}));
   write_file_atomic(places.work / "results.md", markdown);
   for (const auto& warning : result.warnings) std::printf("Note: %s\n", warning.c_str());
-  for (const auto& results : all) std::fputs(results_text(results).c_str(), stdout);
+  std::fputs(results_text(all).c_str(), stdout);
   std::fflush(stdout);  // before the next line on stderr
   log_info("wrote results.md, .csv, .tex, .json and report.html into {}", places.work.string());
   return result;

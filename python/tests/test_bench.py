@@ -9,6 +9,7 @@ import signal
 import time
 
 import numpy
+import pyarrow.parquet
 import pytest
 import yaml
 from support import partial_names, read_manifest, read_split, read_tensors, run, start, succeed
@@ -455,6 +456,64 @@ def test_check_says_whether_a_plan_is_good(whole, tmp_path):
     plan, _ = whole
     assert "no problem found" in succeed("bench", plan, "--check", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def rolling_plan(simulated, **changes):
+    """The logs of the simulated platform, cut twice in time."""
+    files = [str(simulated.raw / f"{split}.parquet") for split in ("train", "valid", "test")]
+    times = numpy.sort(numpy.concatenate([pyarrow.parquet.read_table(file, columns=["ts"])["ts"].to_numpy() for file in files]))
+    at = [int(times[int(len(times) * share)]) for share in (0.5, 0.65, 0.8)]
+    cuts = [{"train": f"ts < {a}", "valid": f"ts >= {a} and ts < {b}", "test": f"ts >= {b} and ts < {c}"} for a, b, c in ((at[0], at[1], at[2]), (at[1], at[2], 10**12))]
+    log = {"name": "log", "schema": str(simulated.raw / "schema.yaml"), "train": files[:1], "valid": files[1:2], "test": files[2:], "rolling": cuts}
+    rows = [[int(((times >= low) & (times < high)).sum()) for low, high in ((0, a), (a, b), (b, c))] for a, b, c in ((at[0], at[1], at[2]), (at[1], at[2], 10**12))]
+    return plan_of(simulated, tune=None, datasets=[log], **changes), rows
+
+
+def test_rolling_cuts_divide_the_log_and_are_put_together(simulated, tmp_path):
+    content, rows = rolling_plan(simulated)
+    plan, work = write_plan(tmp_path, content), tmp_path / "work"
+    out = succeed("bench", plan, "--output", work, "--quiet")
+    results = numbers(work)
+    assert [cut["name"] for cut in results["datasets"]] == ["log.1", "log.2"]
+    for name, expected in zip(("log.1", "log.2"), rows):
+        splits = json.loads((work / "data" / name / "summary.json").read_text())["splits"]
+        assert [split["rows"] for split in splits] == expected
+    (rolling,) = results["rolling"]
+    assert rolling["name"] == "log" and rolling["cuts"] == ["log.1", "log.2"]
+    means = {}
+    for cut in results["datasets"]:
+        for model in cut["models"]:
+            means.setdefault(model["name"], []).append(model["mean"]["auc"]["by_seed"])
+    means = {name: numpy.array(values) for name, values in means.items()}  # [cut, seed]
+    assert rolling["best_baseline"] == max(("single", "mmoe"), key=lambda name: means[name].mean())
+    assert any(c["model"] == "ektm_mmoe" and c["reference"] == "mmoe" for c in rolling["comparisons"])
+    for c in rolling["comparisons"]:
+        difference = means[c["model"]] - means[c["reference"]]
+        assert c["by_cut"] == pytest.approx(difference.mean(axis=1), abs=1e-12)
+        assert c["by_seed"] == pytest.approx(difference.mean(axis=0), abs=1e-12)
+        assert c["difference"] == pytest.approx(difference.mean(), abs=1e-12)
+        half = 12.7062 * numpy.std(difference.mean(axis=1), ddof=1) / 2**0.5  # Student's t of one degree
+        assert c["cuts"]["high"] - c["cuts"]["low"] == pytest.approx(2 * half, rel=1e-4)
+    for text in (out, (work / "results.md").read_text(), (work / "report.html").read_text(), (work / "results.tex").read_text()):
+        assert "Differences over the cuts" in text
+    assert "no rolling cuts" not in (work / "results.md").read_text()
+    assert succeed("bench", plan, "--output", work, "--quiet") == out  # nothing is left to do
+    content["datasets"][0]["rolling"][1]["test"] = "ts < 0"
+    done = run("bench", write_plan(tmp_path, content), "--output", work, "--quiet")
+    assert done.code == 1 and "datasets[1].rolling" in done.err and "another content" in done.err
+
+
+def test_broken_rolling_cuts_are_refused(simulated, tmp_path):
+    content, _ = rolling_plan(simulated)
+    content["datasets"][0]["rolling"][0]["train"] = "ts <"
+    del content["datasets"][0]["rolling"][1]["valid"]
+    content["datasets"][0]["rolling"][1]["tets"] = "ts > 1"
+    content["datasets"] += [{"name": "encoded", "data": str(simulated.data), "rolling": content["datasets"][0]["rolling"]},
+                            {"name": "once", "simulate": {"rows": 4000}, "rolling": [{"train": "ts < 1", "valid": "ts == 1", "test": "ts > 1"}]}]
+    done = run("bench", write_plan(tmp_path, content), "--check")
+    assert done.code == 1
+    for part in ("datasets[0].rolling[0].train", "datasets[0].rolling[1].valid", "tets", "datasets[1].rolling: needs raw files", "datasets[2].rolling: expected a list of at least two"):
+        assert part in done.err
 
 
 def small_simulation(**changes):

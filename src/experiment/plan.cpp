@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/random.h"
 #include "data/dataset.h"
+#include "data/expression.h"
 #include "data/schema.h"
 #include "experiment/search.h"
 #include "models/evaluation.h"
@@ -200,9 +201,51 @@ YAML::Node with_set(const YAML::Node& config, const YAML::Node& set) {
   return copy;
 }
 
-PlanDataset read_dataset(const YAML::Node& node, const std::string& prefix, std::set<std::string>& taken, ConfigErrors& errors) {
+// The cuts of `rolling`, as data sets of their own.
+std::vector<PlanDataset> rolling_cuts(const YAML::Node& rolling, const PlanDataset& dataset, const std::string& prefix, std::set<std::string>& taken,
+                                      ConfigErrors& errors) {
+  std::vector<PlanDataset> cuts;
+  const std::string key = prefix + "rolling";
+  if (!dataset.data.empty()) errors.add(rolling, key, "needs raw files or `simulate`: an encoded data set is divided already.");
+  if (!rolling.IsSequence() || rolling.size() < 2) {
+    errors.add(rolling, key, "expected a list of at least two cuts, e.g. rolling: [{train: day < 5, valid: day == 5, test: day == 6}, {train: day < 6, ...}].");
+    return cuts;
+  }
+  for (size_t k = 0; k < rolling.size(); ++k) {
+    PlanDataset cut = dataset;
+    cut.cut_of = dataset.name;
+    cut.name = fmt::format("{}.{}", dataset.name, k + 1);
+    check_name(rolling[k], key, cut.name, taken, errors);
+    const std::string place = fmt::format("{}[{}].", key, k);
+    struct Conditions {
+      PlanDataset& cut;
+      void fields(FieldVisitor& v) {
+        v.field("train", cut.train_where, "an expression over the columns: the training rows");
+        v.field("valid", cut.valid_where, "the validation rows");
+        v.field("test", cut.test_where, "the test rows");
+      }
+    } conditions{cut};
+    read_config(rolling[k], conditions, errors, place);
+    for (const auto& [name, text] : {std::pair("train", cut.train_where), {"valid", cut.valid_where}, {"test", cut.test_where}}) {
+      try {
+        if (text.empty()) fail(ErrorKind::Config, place + name, "is missing; a cut needs `train`, `valid` and `test`, each an expression over the columns.");
+        Expression::parse(text, place + name);
+      } catch (const Error& error) {
+        errors.add(rolling[k], place + name, error.message());
+      }
+    }
+    cut.train.insert(cut.train.end(), cut.valid.begin(), cut.valid.end());
+    cut.train.insert(cut.train.end(), cut.test.begin(), cut.test.end());
+    cut.valid = cut.test = cut.train;
+    cuts.push_back(std::move(cut));
+  }
+  return cuts;
+}
+
+// One, or its rolling cuts.
+std::vector<PlanDataset> read_dataset(const YAML::Node& node, const std::string& prefix, std::set<std::string>& taken, ConfigErrors& errors) {
   PlanDataset dataset;
-  read_config(node, dataset, errors, prefix, {"simulate", "set"});
+  read_config(node, dataset, errors, prefix, {"simulate", "set", "rolling"});
   check_name(node, prefix + "name", dataset.name, taken, errors);
   dataset.set = read_set(node, prefix, errors);
   if (const YAML::Node simulate = node["simulate"]) {
@@ -223,7 +266,8 @@ PlanDataset read_dataset(const YAML::Node& node, const std::string& prefix, std:
     for (const auto& [key, missing] : {std::pair("schema", dataset.schema.empty()), {"train", dataset.train.empty()}, {"test", dataset.test.empty()}})
       if (missing) errors.add(node, prefix + key, "is missing; raw files need `schema`, `train` and `test`.");
   }
-  return dataset;
+  if (node["rolling"]) return rolling_cuts(node["rolling"], dataset, prefix, taken, errors);
+  return {dataset};
 }
 
 PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YAML::Node& common, std::set<std::string>& taken,
@@ -427,7 +471,9 @@ Plan parse_plan(const YAML::Node& root, ConfigErrors& errors) {
   if (seeds.size() != plan.seeds.size()) errors.add(root["seeds"], "seeds", "a seed stands here twice; a run that is counted twice proves nothing.");
   std::set<std::string> datasets, models;
   for_each_item(root, "datasets", errors,
-                [&](const YAML::Node& node, const std::string& prefix) { plan.datasets.push_back(read_dataset(node, prefix, datasets, errors)); });
+                [&](const YAML::Node& node, const std::string& prefix) {
+    for (auto& dataset : read_dataset(node, prefix, datasets, errors)) plan.datasets.push_back(std::move(dataset));
+  });
   YAML::Node common = root["common"] ? root["common"] : YAML::Node(YAML::NodeType::Map);
   if (!common.IsMap()) errors.add(common, "common", "expected a map: the keys of a run's config that all models have.");
   for_each_item(root, "models", errors,
@@ -496,6 +542,9 @@ std::vector<std::pair<std::string, std::vector<FieldHelp>>> plan_reference() {
   std::vector<FieldHelp> datasets = describe(PlanDataset{});
   datasets.push_back({"simulate", "map", "", "", "keys of a simulated platform (`ektm simulate logs --help`, with _ for -), whose logs are made in WORK/logs/NAME"});
   datasets.push_back({"set", "map", "{}", "", "key of a run's config: value, over every model's, e.g. set: {train.label_shares: {pay: 0.1}}"});
+  datasets.push_back({"rolling", "list of maps", "[]", "",
+                      "cuts in time of raw files or a simulated platform: {train: EXPR, valid: EXPR, test: EXPR} each, expressions over the columns as in the "
+                      "schema; every cut is a data set NAME.1, NAME.2, ... over all the files, and the results are put together over them"});
   tune.push_back({"space", "map of lists", "{}", "", "key of a run's config: its choices, for every model; the first is trial 0's"});
   tune.push_back({"models", "map of maps", "{}", "",
                   "model: key: its choices, for that model; a model over a backbone takes those of the backbone from its baseline"});

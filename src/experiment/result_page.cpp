@@ -103,21 +103,27 @@ std::string metric_charts(const DatasetResults& results, const std::string& key,
          panels(charts);
 }
 
-std::string difference_charts(const DatasetResults& results, bool of_mean) {
+// Of the comparisons of the mean, or of those of the tasks; `results`: for the models' markers.
+std::string difference_panel(const std::vector<Comparison>& comparisons, const DatasetResults& results, const ChartTitle& title, bool of_mean) {
   std::vector<DifferenceEntry> entries;
   auto number = [&](const std::string& name) {
     return static_cast<size_t>(std::find_if(results.models.begin(), results.models.end(), [&](const ModelResults& m) { return m.name == name; }) -
                                results.models.begin());
   };
-  for (const auto& c : results.comparisons) {
+  for (const auto& c : comparisons) {
     if (c.task.empty() != of_mean) continue;
     entries.push_back({(of_mean ? "" : c.task + ": ") + c.model + " − " + c.reference, to_string(c.verdict), RunStyle(number(c.model)), c.difference,
                        c.seeds ? std::optional(c.seeds->interval) : std::nullopt, c.rows ? std::optional(c.rows->interval) : std::nullopt});
   }
   if (entries.empty()) return "";
-  return panels({difference_chart({of_mean ? results.mean_title() : "task by task",
-                                   results.grouped ? "solid: over seeds; dashed: over groups" : "solid: over seeds; dashed: over rows"},
-                                  "difference of AUC", entries)});
+  return panels({difference_chart(title, "difference of AUC", entries)});
+}
+
+std::string difference_charts(const DatasetResults& results, bool of_mean) {
+  return difference_panel(results.comparisons, results,
+                          {of_mean ? results.mean_title() : "task by task",
+                           results.grouped ? "solid: over seeds; dashed: over groups" : "solid: over seeds; dashed: over rows"},
+                          of_mean);
 }
 
 std::string cost_chart(const DatasetResults& results) {
@@ -155,6 +161,33 @@ std::string dataset_part(const DatasetResults& results) {
          paragraph("One seed of each model: what follows shows how they work, not which is better.") + render_inside(runs);
 }
 
+std::string rolling_part(const RollingResults& rolling) {
+  std::string html = fmt::format("<h1 class=\"set\">{}, over {} rolling cuts</h1>\n", escape_html(rolling.name), rolling.cuts.size());
+  if (rolling.best_baseline.empty()) return html + paragraph("In some cut no task has enough test positives, so nothing is compared.");
+  for (const auto& section : rolling_sections(rolling)) {
+    html += "<h2>" + escape_html(section.title) + "</h2>\n" + paragraph(section.text.front()) + html_table(section.table, *rolling.cuts.front());
+    if (section.key == "over_cuts")
+      html += difference_panel(rolling.comparisons, *rolling.cuts.front(), {rolling.name, "solid: over seeds; dashed: over cuts"}, true);
+  }
+  return html;
+}
+
+std::string section_text(const std::string& name, const ResultSection& section) {
+  using enum TextTable::Align;
+  std::vector<TextTable::Align> columns;
+  for (size_t c = 0; c < section.table.columns.size(); ++c) columns.push_back(c < section.table.left ? Left : Right);
+  TextTable table(columns);
+  table.line(name + ": " + section.title);
+  table.row(section.table.columns);
+  for (const auto& row : section.table.rows) {
+    std::vector<std::string> cells;
+    for (const auto& cell : row) cells.push_back(cell.text + (cell.best ? "*" : columns[cells.size()] == Right ? " " : ""));
+    table.row(cells);
+  }
+  table.line("");
+  return table.to_string();
+}
+
 }  // namespace
 
 std::string results_page(const std::vector<PlanResults>& plans) {
@@ -168,6 +201,7 @@ std::string results_page(const std::vector<PlanResults>& plans) {
     body += fmt::format("<header{}>\n<h1>{}</h1>\n<p class=\"facts\">{}</p>\n", several ? fmt::format(" id=\"plan{}\"", p) : "", escape_html(plan.title), facts);
     for (const auto& warning : plans[p].warnings) body += paragraph(warning, "warning");
     body += "</header>\n<h2>How to read the intervals</h2>\n" + list(reading_notes(plans[p].datasets));
+    for (const auto& rolling : rolling_results(plans[p].datasets)) body += rolling_part(rolling);
     for (const auto& results : plans[p].datasets) body += dataset_part(results);
     contents += fmt::format("<li><a href=\"#plan{}\">{}</a>: {}</li>\n", p, escape_html(plan.title), facts);
     title += (p > 0 ? "; " : "") + plan.title;
@@ -179,24 +213,13 @@ std::string results_page(const std::vector<PlanResults>& plans) {
   return html_page(title, body + "<footer>Written by ektm bench.</footer>\n");
 }
 
-std::string results_text(const DatasetResults& results) {
-  using enum TextTable::Align;
+std::string results_text(const std::vector<DatasetResults>& all) {
   std::string text;
-  for (const auto& section : result_sections(results)) {
-    if (section.key != "auc" && section.key != "comparisons") continue;
-    std::vector<TextTable::Align> columns;
-    for (size_t c = 0; c < section.table.columns.size(); ++c) columns.push_back(c < section.table.left ? Left : Right);
-    TextTable table(columns);
-    table.line(results.name + ": " + section.title);
-    table.row(section.table.columns);
-    for (const auto& row : section.table.rows) {
-      std::vector<std::string> cells;
-      for (const auto& cell : row) cells.push_back(cell.text + (cell.best ? "*" : columns[cells.size()] == Right ? " " : ""));
-      table.row(cells);
-    }
-    table.line("");
-    text += table.to_string();
-  }
+  for (const auto& results : all)
+    for (const auto& section : result_sections(results))
+      if (section.key == "auc" || section.key == "comparisons") text += section_text(results.name, section);
+  for (const auto& rolling : rolling_results(all))
+    for (const auto& section : rolling_sections(rolling)) text += section_text(rolling.name, section);
   return text;
 }
 

@@ -9,6 +9,6 @@ namespace ektm {
 
 std::string results_page(const std::vector<PlanResults>& plans);
 // Mean AUC of each task by model, and the differences.
-std::string results_text(const DatasetResults& results);
+std::string results_text(const std::vector<DatasetResults>& all);
 
 }  // namespace ektm

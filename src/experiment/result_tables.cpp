@@ -285,6 +285,11 @@ Json estimate_json(const std::optional<Estimate>& estimate, const std::optional<
   return {{"low", estimate->interval.low}, {"high", estimate->interval.high}, {"p", estimate->p}, {"p_holm", number_or_null(adjusted)}};
 }
 
+std::string rolling_title(const RollingResults& rolling, const std::string& mark) {
+  return fmt::format("{}{}, over {} rolling cuts\n", mark, rolling.name, rolling.cuts.size()) +
+         (rolling.best_baseline.empty() ? "\nIn some cut no task has enough test positives, so nothing is compared.\n" : "");
+}
+
 }  // namespace
 
 std::string with_interval(const Estimate& estimate) { return signed_number(estimate.value) + " " + interval_text(estimate); }
@@ -325,8 +330,64 @@ std::vector<ResultSection> result_sections(const DatasetResults& results) {
   return all;
 }
 
+std::vector<ResultSection> rolling_sections(const RollingResults& rolling) {
+  if (rolling.best_baseline.empty()) return {};
+  const auto& first = *rolling.cuts.front();
+  ResultSection auc{"cuts", "AUC by cut", {}, {{"model"}, 1, {}}};
+  std::vector<std::vector<std::optional<MeanStd>>> columns;
+  std::vector<std::string> facts;
+  for (const auto* cut : rolling.cuts) {
+    auc.table.columns.push_back(cut->name);
+    columns.emplace_back();
+    for (const auto& model : cut->models) columns.back().push_back(over(model.mean.at("auc")));
+    int64_t positives = 0;
+    for (const auto& task : cut->tasks)
+      if (task.in_mean) positives += task.positives;
+    facts.push_back(fmt::format("{}: {} test rows, {} ({} positives)", cut->name, with_commas(cut->test_rows), cut->mean_title(), with_commas(positives)));
+  }
+  auc.table.columns.push_back("mean over the cuts");
+  columns.emplace_back();
+  for (size_t m = 0; m < first.models.size(); ++m) {
+    std::vector<double> means;
+    for (size_t c = 0; c < rolling.cuts.size(); ++c) means.push_back(columns[c][m]->mean);
+    columns.back().push_back(mean_std(means));
+    auc.table.rows.push_back({{first.models[m].name}});
+  }
+  for (size_t c = 0; c < columns.size(); ++c) {
+    const auto best = best_means(columns[c], metric_kinds().front().goodness);
+    for (size_t m = 0; m < columns[c].size(); ++m)
+      auc.table.rows[m].push_back({c + 1 < columns.size() ? mean_and_std(columns[c][m], first.seeds.size()) : fmt::format("{:.4f}", columns[c][m]->mean), best[m]});
+  }
+  auc.text.push_back(fmt::format("Mean AUC over the tasks with enough test positives, {}; the best of a column is bold. {}.",
+                                 first.seeds.size() > 1 ? fmt::format("mean ± standard deviation over {} seeds", first.seeds.size()) : "one seed",
+                                 fmt::join(facts, "; ")));
+
+  ResultSection differences{"over_cuts", "Differences over the cuts", {}, {{"model", "against"}, 2, {}}};
+  auto& titles = differences.table.columns;
+  for (const auto* cut : rolling.cuts) titles.push_back(cut->name);
+  for (const char* title : {"mean", "95 % over cuts", "p", "95 % over seeds", "p", "verdict"}) titles.push_back(title);
+  size_t real = 0;
+  for (size_t i = 0; i < rolling.comparisons.size(); ++i) {
+    const auto& c = rolling.comparisons[i];
+    std::vector<ResultCell> row = {{c.model}, {reference_text(c)}};
+    for (double difference : rolling.by_cut[i]) row.push_back({signed_number(difference)});
+    const bool is_real = c.verdict == Verdict::Better || c.verdict == Verdict::Worse;
+    real += is_real;
+    row.insert(row.end(), {{signed_number(c.difference)}, {interval_text(c.rows)}, {p_text(c.holm_rows)}, {interval_text(c.seeds)}, {p_text(c.holm_seeds)},
+                           {to_string(c.verdict), is_real}});
+    differences.table.rows.push_back(std::move(row));
+  }
+  differences.text.push_back(fmt::format(
+      "Mean AUC of the model less that of the other, paired by cut and seed; every cut counts alike. Both intervals are Student's: over the {} cuts, of the "
+      "means over the seeds (the cuts share users and training rows, so they are not quite independent), and over the seeds, of the means over the cuts. "
+      "p-values by Holm's method for the {} of this table; better or worse only where both intervals exclude 0 and both p-values are below 0.05. Here {} of {} differ.",
+      rolling.cuts.size(), plural(rolling.comparisons.size(), "comparison", "comparisons"), real, rolling.comparisons.size()));
+  return {auc, differences};
+}
+
 std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all) {
   const bool grouped = std::any_of(all.begin(), all.end(), [](const DatasetResults& r) { return r.grouped; });
+  const bool rolled = std::any_of(all.begin(), all.end(), [](const DatasetResults& r) { return !r.cut_of.empty(); });
   const bool searched = std::any_of(all.begin(), all.end(), [](const DatasetResults& r) { return !r.models.front().trials.empty(); });
   return {
       fmt::format("The interval over seeds is Student's, of the differences paired by seed ({} here): how far training again with other seeds would "
@@ -338,8 +399,9 @@ std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all) {
                   "the trained weights as they are. It knows nothing of training.",
                   grouped ? "groups or rows" : "rows",
                   grouped ? ", with all rows of a group (usually a user) counted as one draw (Obuchowski's form) where the data set has groups" : ""),
-      "Neither interval covers other days or platforms: every data set has one split, and no rolling cuts in time were made. Neither covers the "
-      "search for settings.",
+      std::string("Neither interval covers other days or platforms") +
+          (rolled ? "; where a data set has rolling cuts in time, the table over the cuts does, as far as they reach" : ": every data set has one split, and no rolling cuts in time were made") +
+          ". Neither covers the search for settings.",
       std::string("Weights, epochs and ") +
           (searched ? "settings were chosen on the validation split; " : "the kept step were chosen on the validation split; ") +
           "the test split was read once for each run, and nothing was chosen by it but the name of the best baseline.",
@@ -361,12 +423,22 @@ std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>
       text += markdown_table(section.table);
     }
   }
+  for (const auto& rolling : rolling_results(all)) {
+    text += rolling_title(rolling, "\n## ");
+    for (const auto& section : rolling_sections(rolling)) text += "\n### " + section.title + "\n\n" + section.text.front() + "\n\n" + markdown_table(section.table);
+  }
   return text;
 }
 
 std::string results_summary(const std::vector<DatasetResults>& all) {
   std::string text;
+  for (const auto& rolling : rolling_results(all)) {
+    text += rolling_title(rolling, text.empty() ? "### " : "\n### ");
+    for (const auto& section : rolling_sections(rolling))
+      text += "\n**" + section.title + ".** " + section.text.front() + "\n\n" + markdown_table(section.table);
+  }
   for (const auto& results : all) {
+    if (!results.cut_of.empty()) continue;
     text += (text.empty() ? "### " : "\n### ") + results.name + "\n\n";
     for (const auto& line : findings(results)) text += "- " + line + "\n";
     for (const auto& section : result_sections(results)) {
@@ -413,6 +485,8 @@ std::string results_tex(const std::vector<DatasetResults>& all) {
   std::string text = "% Needs \\usepackage{booktabs}.\n";
   for (const auto& results : all)
     for (const auto& section : result_sections(results)) text += tex_table(section, results.name);
+  for (const auto& rolling : rolling_results(all))
+    for (const auto& section : rolling_sections(rolling)) text += tex_table(section, rolling.name);
   return text;
 }
 
@@ -473,6 +547,25 @@ Json results_json(const Plan& plan, const std::vector<DatasetResults>& all) {
                                     {"family", c.family},
                                     {"verdict", to_string(c.verdict)}});
     json["datasets"].push_back(std::move(set));
+  }
+  for (const auto& rolling : rolling_results(all)) {
+    Json set = {{"name", rolling.name}, {"cuts", Json::array()}, {"best_baseline", rolling.best_baseline}, {"comparisons", Json::array()}};
+    for (const auto* cut : rolling.cuts) set["cuts"].push_back(cut->name);
+    for (size_t i = 0; i < rolling.comparisons.size(); ++i) {
+      const auto& c = rolling.comparisons[i];
+      set["comparisons"].push_back({{"model", c.model},
+                                    {"reference", c.reference},
+                                    {"stated_baseline", c.stated},
+                                    {"best_baseline", c.best},
+                                    {"difference", c.difference},
+                                    {"by_cut", rolling.by_cut[i]},
+                                    {"by_seed", c.by_seed},
+                                    {"cuts", estimate_json(c.rows, c.holm_rows)},
+                                    {"seeds", estimate_json(c.seeds, c.holm_seeds)},
+                                    {"family", c.family},
+                                    {"verdict", to_string(c.verdict)}});
+    }
+    json["rolling"].push_back(std::move(set));
   }
   return json;
 }

@@ -20,7 +20,7 @@ struct ResultTable {
 };
 
 struct ResultSection {
-  std::string key;  // "tasks", "auc", "gauc", ..., "comparisons", "by_task", "heads", "search", "cost"
+  std::string key;  // "tasks", "auc", "gauc", ..., "comparisons", "by_task", "heads", "search", "cost"; "cuts", "over_cuts"
   std::string title;
   std::vector<std::string> text;  // paragraphs
   ResultTable table;
@@ -29,13 +29,16 @@ struct ResultSection {
 // What a data set's results show, in a few sentences.
 std::vector<std::string> findings(const DatasetResults& results);
 std::vector<ResultSection> result_sections(const DatasetResults& results);
+// Of rolling cuts, over them.
+std::vector<ResultSection> rolling_sections(const RollingResults& rolling);
 // Of the whole report: which interval covers what.
 std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all);
 // "+0.0013 [-0.0022, +0.0047]".
 std::string with_interval(const Estimate& estimate);
 
 std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
-// The part of it that stands in a text about the results: no sections of single tasks' differences, of GAUC, of ECE or of the search.
+// The part of it that stands in a text about the results: no sections of single tasks' differences, of GAUC, of ECE or of the search; of
+// rolling cuts what they say together.
 std::string results_summary(const std::vector<DatasetResults>& all);
 // `text` with what stands between the lines "<!-- bench NAME -->" and "<!-- /bench NAME -->" replaced. Error Config, where = `place`,
 // without the two lines.

@@ -293,11 +293,61 @@ void judge(std::vector<Comparison*> family) {
   }
 }
 
+std::vector<RollingResults> rolling_results(const std::vector<DatasetResults>& all) {
+  std::vector<RollingResults> rolling;
+  for (const auto& results : all) {
+    if (results.cut_of.empty()) continue;
+    if (rolling.empty() || rolling.back().name != results.cut_of) rolling.push_back({results.cut_of, {}, {}, {}, {}});
+    rolling.back().cuts.push_back(&results);
+  }
+  for (auto& set : rolling) {
+    if (std::any_of(set.cuts.begin(), set.cuts.end(), [](const DatasetResults* cut) { return cut->best_baseline.empty(); })) continue;
+    const double count = static_cast<double>(set.cuts.size());
+    double highest = 0;
+    for (const auto& model : set.cuts.front()->models) {
+      if (!model.baseline.empty()) continue;
+      double mean = 0;
+      for (const auto* cut : set.cuts) mean += over(cut->model(model.name).mean.at("auc"))->mean / count;
+      if (set.best_baseline.empty() || mean > highest) highest = mean, set.best_baseline = model.name;
+    }
+    auto add = [&](const ModelResults& model, const std::string& reference) {
+      Comparison comparison;
+      comparison.model = model.name;
+      comparison.reference = reference;
+      comparison.stated = reference == model.baseline;
+      comparison.best = reference == set.best_baseline;
+      comparison.by_seed.assign(set.cuts.front()->seeds.size(), 0);
+      std::vector<double> by_cut;
+      for (const auto* cut : set.cuts) {
+        const SeedValues &a = cut->model(model.name).mean.at("auc"), &b = cut->model(reference).mean.at("auc");
+        std::vector<double> differences;
+        for (size_t s = 0; s < a.size(); ++s) differences.push_back(a[s].value() - b[s].value());
+        for (size_t s = 0; s < a.size(); ++s) comparison.by_seed[s] += differences[s] / count;
+        by_cut.push_back(mean_std(differences).mean);
+      }
+      comparison.difference = mean_std(by_cut).mean;
+      comparison.seeds = over_seeds(comparison.by_seed);
+      comparison.rows = over_seeds(by_cut);
+      set.comparisons.push_back(std::move(comparison));
+      set.by_cut.push_back(std::move(by_cut));
+    };
+    for (const auto& model : set.cuts.front()->models) {
+      if (!model.baseline.empty()) add(model, model.baseline);
+      if (model.name != set.best_baseline && model.baseline != set.best_baseline) add(model, set.best_baseline);
+    }
+    std::vector<Comparison*> family;
+    for (auto& comparison : set.comparisons) family.push_back(&comparison);
+    judge(family);
+  }
+  return rolling;
+}
+
 std::vector<DatasetResults> collect_results(const Plan& plan, const Places& places) {
   std::vector<DatasetResults> all;
   for (const auto& dataset : plan.datasets) {
     DatasetResults results;
     results.name = dataset.name;
+    results.cut_of = dataset.cut_of;
     results.seeds = plan.seeds;
     results.min_positives = plan.min_positives;
     if (plan.tune)

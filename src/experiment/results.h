@@ -63,7 +63,7 @@ struct Comparison {
 const char* to_string(Comparison::Verdict verdict);
 
 struct DatasetResults {
-  std::string name;
+  std::string name, cut_of;  // cut_of: see PlanDataset
   std::vector<int64_t> seeds;
   std::vector<MeasuredTask> tasks;
   std::vector<ModelResults> models;
@@ -77,6 +77,18 @@ struct DatasetResults {
   std::string mean_title() const;  // "mean of like, pay"
   const ModelResults& model(const std::string& name) const;
 };
+
+// The rolling cuts of a data set, put together: means over the cuts, each of which counts alike.
+struct RollingResults {
+  std::string name;
+  std::vector<const DatasetResults*> cuts;
+  std::string best_baseline;  // by the mean over the cuts; "" when in some cut no task counts
+  // Of the mean AUC. by_seed: of each seed the mean over the cuts; `rows`: over the cuts (Student's), not over rows.
+  std::vector<Comparison> comparisons;
+  std::vector<std::vector<double>> by_cut;  // of each comparison, mean over the seeds
+};
+// `all` must outlive them.
+std::vector<RollingResults> rolling_results(const std::vector<DatasetResults>& all);
 
 // A plan that was carried out, with what its reader must know.
 struct PlanResults {

@@ -130,6 +130,7 @@ class Runner {
         source["schema"] = checksum_file(dataset.schema);
         source["train"] = dataset.train, source["valid"] = dataset.valid, source["test"] = dataset.test;
       }
+      if (!dataset.cut_of.empty()) source["rolling"] = {dataset.train_where, dataset.valid_where, dataset.test_where};
     }
     const fs::path manifest = fs::path(places_.data(dataset)) / "manifest.json";
     if (fs::exists(manifest)) source["manifest"] = checksum_file(manifest);  // it holds the checksum of every file
@@ -171,16 +172,24 @@ class Runner {
       config.train.files = dataset.train;
       config.valid.files = dataset.valid;
       config.test.files = dataset.test;
-      const fs::path logs = options_.work / "logs" / dataset.name;
+      const fs::path logs = options_.work / "logs" / (dataset.cut_of.empty() ? dataset.name : dataset.cut_of);
       if (dataset.simulation) {
         make_directories(logs.parent_path());
-        write_logs(*dataset.simulation, logs, /*overwrite=*/true);
+        if (simulated_.insert(logs).second) write_logs(*dataset.simulation, logs, /*overwrite=*/true);
         const std::string extension = dataset.simulation->format == "csv" ? ".csv" : ".parquet";
         config.schema = (logs / "schema.yaml").string();
         config.train.files = {(logs / ("train" + extension)).string()};
         config.valid.files = {(logs / ("valid" + extension)).string()};
         config.test.files = {(logs / ("test" + extension)).string()};
+        if (!dataset.cut_of.empty()) {
+          auto& files = config.train.files;
+          for (const auto* more : {&config.valid.files, &config.test.files}) files.insert(files.end(), more->begin(), more->end());
+          config.valid.files = config.test.files = files;
+        }
       }
+      config.train.where = dataset.train_where;
+      config.valid.where = dataset.valid_where;
+      config.test.where = dataset.test_where;
       config.output = folder;
       prepare(config);
     }
@@ -567,6 +576,7 @@ class Runner {
   Places places_;
   Lock lock_;
   RunnerOutcome outcome_;
+  std::set<fs::path> simulated_;  // logs that were written here
   std::chrono::steady_clock::time_point start_;
   int64_t finished_here_ = 0;
 };
