@@ -158,7 +158,7 @@ OTHER_SETTINGS = [
     ("ektm_weights", "model.transmit", "gate"),
     ("ektm_detach_both", "model.detach_own", False),
     ("ektm_full_weight", "model.share_weight", True),
-    ("ektm_mix", "model.mix_rate", 9),
+    ("ektm_mix", "model.mix_rate", 2),
     ("ektm_mix", "model.detach_sources", False),
     ("ektm_mix_attached", "model.detach_own", True),
     ("ektm_mmoe_parallel", "model.transmit", "gate"),

@@ -35,7 +35,7 @@ struct EktmConfig {
   std::vector<int64_t> transmitter_hidden{32};
   double transmitter_dropout = 0;
   std::string activation = "relu";
-  double mix_positives = 1000, mix_rate = 10;
+  double mix_positives = 1000, mix_rate = 3;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
   void fields(FieldVisitor& v) {

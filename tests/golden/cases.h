@@ -117,7 +117,7 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("residual", "transmit: residual");
   ektm("residual_attached", "transmit: residual, detach_sources: false");
   ektm("residual_detach_both", "transmit: residual, detach_own: true");
-  ektm("mix_attached", "transmit: mix, detach_sources: false, mix_rate: 3");
+  ektm("mix_attached", "transmit: mix, detach_sources: false, mix_rate: 5");
   ektm("mix_detach_own", "transmit: mix, detach_sources: false, detach_own: true, mix_positives: 50");
   ektm("mix_detach_both", "transmit: mix, detach_own: true");
   ektm("mix_no_router", "transmit: mix, router: false");
