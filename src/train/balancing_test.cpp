@@ -408,7 +408,8 @@ TEST_P(EveryMethod, ModelsLearnWithIt) {
     ASSERT_NE(stepper.balancer(), nullptr);
     const double first = stepper.step(batch).total.item<double>();
     double last = 0;
-    for (int step = 0; step < 60; ++step) last = stepper.step(batch).total.item<double>();
+    // Not until they have the batch by heart: at a loss of 0 Adam divides rounding noise by its own size.
+    for (int step = 0; step < 20; ++step) last = stepper.step(batch).total.item<double>();
     EXPECT_LT(last, 0.7 * first) << model;
     EXPECT_TRUE(network.parameters().values().isfinite().all().item<bool>());
     EXPECT_TRUE(network.embeddings().weights().isfinite().all().item<bool>());
