@@ -1,5 +1,5 @@
 #pragma once
-// Which rows of raw chunks belong to a split: those where an expression over their columns is true.
+// Which rows of raw chunks belong to a split, or to a side table: those where an expression over their columns is true.
 #include <string>
 #include <vector>
 

@@ -30,7 +30,7 @@ SideTable::SideTable(const Join& join, const std::filesystem::path& path, const 
     if (name != key()) names_.push_back(join_.prefix + name);
   require(key(), "key column");
   if (join_.where.empty()) return;
-  condition_ = Expression::parse(join_.where, "join " + join_.file + ", where");
+  condition_.emplace(join_.where, "join " + join_.file + ", where");
   for (const auto& column : condition_->columns()) require(column, "column of `where`,");
 }
 
@@ -99,21 +99,12 @@ void SideTable::load(const std::vector<std::string>& wanted) {
 std::shared_ptr<arrow::RecordBatch> SideTable::keep_rows(const std::shared_ptr<arrow::RecordBatch>& batch, RawChunk place, int64_t rows_read) {
   place.first_row = place.file_row(rows_read);
   place.columns = batch;
-  std::vector<CellReader> readers;
-  for (const auto& column : condition_->columns()) readers.emplace_back(place, batch->schema()->GetFieldIndex(column), schema_);
-  std::vector<Cell> cells(readers.size());
+  std::vector<bool> kept;
+  condition_->select(place, schema_, kept);
   arrow::BooleanBuilder keep;
-  checked_data(keep.Reserve(batch->num_rows()), shown_path(), "cannot be held in memory");
-  for (int64_t row = 0; row < batch->num_rows(); ++row) {
-    for (size_t c = 0; c < readers.size(); ++c) cells[c] = readers[c].cell(row);
-    try {
-      const bool kept = condition_->evaluate(cells) == Truth::True;
-      keep.UnsafeAppend(kept);
-      if (kept) kept_rows_.push_back(rows_read + row);
-    } catch (const Error& error) {
-      throw Error(error.kind(), place.where(row, error.where()), error.message());
-    }
-  }
+  checked_data(keep.AppendValues(kept), shown_path(), "cannot be held in memory");
+  for (size_t row = 0; row < kept.size(); ++row)
+    if (kept[row]) kept_rows_.push_back(rows_read + static_cast<int64_t>(row));
   const auto mask = checked_data(keep.Finish(), shown_path(), "cannot be held in memory");
   return checked_data(arrow::compute::Filter(batch, mask), shown_path(), "cannot be filtered").record_batch();
 }

@@ -13,9 +13,9 @@
 
 #include "base/hash.h"
 #include "data/cell_texts.h"
-#include "data/expression.h"
 #include "data/raw_reader.h"
 #include "data/raw_source.h"
+#include "data/row_filter.h"
 
 namespace ektm {
 
@@ -57,7 +57,7 @@ class SideTable {
   Join join_;
   const Schema& schema_;
   MissingTexts missing_;
-  std::optional<Expression> condition_;
+  std::optional<RowFilter> condition_;
   InputFile file_;
   std::vector<std::string> raw_names_, names_;  // of the file, and of what it provides
   std::vector<int64_t> kept_rows_;              // with a condition: their numbers in the file
