@@ -155,9 +155,9 @@ class Ektm : public Model {
         if (config_.transmit == "gate") {
           enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
         } else {
-          if (context.diagnose && mix_weight_.defined()) output.diagnostics.emplace_back("mix", mix_weights());
-          const at::Tensor base = mix_weight_.defined() ? mixed(output.base_logits) : select(output.base_logits, 0);
-          enhanced = enhanced + (config_.detach_own && !mix_weight_.defined() ? base.detach() : base) + enhanced_bias_.squeeze(2);
+          const bool mix = mix_weight_.defined();
+          if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_weights());
+          enhanced = enhanced + (mix ? mixed(output.base_logits) : own_logits(select(output.base_logits, 0))) + enhanced_bias_.squeeze(2);
         }
       }
     }
@@ -206,6 +206,7 @@ class Ektm : public Model {
     return all.index_select(dimension, at::tensor(conversions_));
   }
 
+  at::Tensor own_logits(const at::Tensor& logits) const { return config_.detach_own ? logits.detach() : logits; }
   at::Tensor mix_weights() const { return (mix_start_ + config_.mix_rate * mix_weight_).masked_fill(barred_, 0); }  // a [T,K]
 
   // sum_j a_ij u_j + b_i. [K,B] -> [T,B]
@@ -214,7 +215,7 @@ class Ektm : public Model {
     const at::Tensor a = mix_weights();
     const at::Tensor from_others = at::matmul(a.masked_fill(own_, 0), config_.detach_sources ? u.detach() : u);
     const at::Tensor own_share = a.masked_fill(own_.logical_not(), 0).sum(1, /*keepdim=*/true);
-    return from_others + own_share * (config_.detach_own ? own_u.detach() : own_u) + (config_.detach_own ? bias.detach() : bias);
+    return from_others + own_share * own_logits(own_u) + own_logits(bias);
   }
 
   // Where the mix begins, [T,K]. r = n / (n + mix_positives), n the training rows of the rarer label: how far a task can stand on its own.
