@@ -500,7 +500,7 @@ def test_rolling_cuts_divide_the_log_and_are_put_together(simulated, tmp_path):
     assert succeed("bench", plan, "--output", work, "--quiet") == out  # nothing is left to do
     content["datasets"][0]["rolling"][1]["test"] = "ts < 0"
     done = run("bench", write_plan(tmp_path, content), "--output", work, "--quiet")
-    assert done.code == 1 and "datasets[1].rolling" in done.err and "another content" in done.err
+    assert done.code == 1 and "datasets[0].rolling" in done.err and "log.2 had another content" in done.err
 
 
 def test_broken_rolling_cuts_are_refused(simulated, tmp_path):

@@ -227,16 +227,16 @@ std::vector<PlanDataset> rolling_cuts(const YAML::Node& rolling, const PlanDatas
     } conditions{cut};
     read_config(rolling[k], conditions, errors, place);
     for (const auto& [name, text] : {std::pair("train", cut.train_where), {"valid", cut.valid_where}, {"test", cut.test_where}}) {
+      if (text.empty()) {
+        errors.add(rolling[k], place + name, "is missing; a cut needs `train`, `valid` and `test`, each an expression over the columns.");
+        continue;
+      }
       try {
-        if (text.empty()) fail(ErrorKind::Config, place + name, "is missing; a cut needs `train`, `valid` and `test`, each an expression over the columns.");
         Expression::parse(text, place + name);
       } catch (const Error& error) {
         errors.add(rolling[k], place + name, error.message());
       }
     }
-    cut.train.insert(cut.train.end(), cut.valid.begin(), cut.valid.end());
-    cut.train.insert(cut.train.end(), cut.test.begin(), cut.test.end());
-    cut.valid = cut.test = cut.train;
     cuts.push_back(std::move(cut));
   }
   return cuts;
@@ -248,6 +248,7 @@ std::vector<PlanDataset> read_dataset(const YAML::Node& node, const std::string&
   read_config(node, dataset, errors, prefix, {"simulate", "set", "rolling"});
   check_name(node, prefix + "name", dataset.name, taken, errors);
   dataset.set = read_set(node, prefix, errors);
+  dataset.place = prefix.substr(0, prefix.size() - 1);
   if (const YAML::Node simulate = node["simulate"]) {
     dataset.simulation.emplace();
     if (!simulate.IsMap() && !simulate.IsNull()) errors.add(simulate, prefix + "simulate", "expected a map, e.g. simulate: {rows: 400000, ctr: 0.2}.");
@@ -436,9 +437,10 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
 }
 
 void check_datasets(const Plan& plan, ConfigErrors& errors) {
-  for (size_t i = 0; i < plan.datasets.size(); ++i) {
-    const auto& dataset = plan.datasets[i];
-    const std::string place = fmt::format("datasets[{}]", i);
+  std::set<std::string> checked;  // of several cuts the first one
+  for (const auto& dataset : plan.datasets) {
+    const std::string& place = dataset.place;
+    if (!checked.insert(place).second) continue;
     if (dataset.data.empty()) {
       if (!dataset.simulation) check_raw_files(dataset, place, errors);
       continue;

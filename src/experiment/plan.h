@@ -18,8 +18,9 @@ struct PlanDataset {
   std::vector<std::string> train, valid, test;
   std::optional<SimulationConfig> simulation;
   YAML::Node set;  // key of a run's config: value, over every model's
-  // One of the rolling cuts of the data set `cut_of`: the files are the same for all splits, and conditions choose the rows.
+  // One of the rolling cuts of the data set `cut_of`: conditions choose the rows of each split among those of all files.
   std::string cut_of, train_where, valid_where, test_where;
+  std::string place;  // "datasets[0]": the item of the plan, for messages; all cuts have that of their data set
   void fields(FieldVisitor& v) {
     v.field("name", name, "names folders and tables; letters, digits, '.', '_' and '-'");
     v.field("data", data, "folder that `ektm prepare` wrote, with a test split; or, instead of it, raw files or `simulate`");

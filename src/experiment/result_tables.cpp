@@ -285,6 +285,20 @@ Json estimate_json(const std::optional<Estimate>& estimate, const std::optional<
   return {{"low", estimate->interval.low}, {"high", estimate->interval.high}, {"p", estimate->p}, {"p_holm", number_or_null(adjusted)}};
 }
 
+// `second`: what the second interval is over.
+Json comparison_json(const Comparison& c, const char* second) {
+  return {{"model", c.model},
+          {"reference", c.reference},
+          {"stated_baseline", c.stated},
+          {"best_baseline", c.best},
+          {"difference", c.difference},
+          {"by_seed", c.by_seed},
+          {"seeds", estimate_json(c.seeds, c.holm_seeds)},
+          {second, estimate_json(c.rows, c.holm_rows)},
+          {"family", c.family},
+          {"verdict", to_string(c.verdict)}};
+}
+
 std::string rolling_title(const RollingResults& rolling, const std::string& mark) {
   return fmt::format("{}{}, over {} rolling cuts\n", mark, rolling.name, rolling.cuts.size()) +
          (rolling.best_baseline.empty() ? "\nIn some cut no task has enough test positives, so nothing is compared.\n" : "");
@@ -534,36 +548,20 @@ Json results_json(const Plan& plan, const std::vector<DatasetResults>& all) {
                      {"seconds", model.cost.seconds}};
       set["models"].push_back(std::move(one));
     }
-    for (const auto& c : results.comparisons)
-      set["comparisons"].push_back({{"model", c.model},
-                                    {"reference", c.reference},
-                                    {"task", c.task.empty() ? Json(nullptr) : Json(c.task)},
-                                    {"stated_baseline", c.stated},
-                                    {"best_baseline", c.best},
-                                    {"difference", c.difference},
-                                    {"by_seed", c.by_seed},
-                                    {"seeds", estimate_json(c.seeds, c.holm_seeds)},
-                                    {"rows", estimate_json(c.rows, c.holm_rows)},
-                                    {"family", c.family},
-                                    {"verdict", to_string(c.verdict)}});
+    for (const auto& c : results.comparisons) {
+      Json one = comparison_json(c, "rows");
+      one["task"] = c.task.empty() ? Json(nullptr) : Json(c.task);
+      set["comparisons"].push_back(std::move(one));
+    }
     json["datasets"].push_back(std::move(set));
   }
   for (const auto& rolling : rolling_results(all)) {
     Json set = {{"name", rolling.name}, {"cuts", Json::array()}, {"best_baseline", rolling.best_baseline}, {"comparisons", Json::array()}};
     for (const auto* cut : rolling.cuts) set["cuts"].push_back(cut->name);
     for (size_t i = 0; i < rolling.comparisons.size(); ++i) {
-      const auto& c = rolling.comparisons[i];
-      set["comparisons"].push_back({{"model", c.model},
-                                    {"reference", c.reference},
-                                    {"stated_baseline", c.stated},
-                                    {"best_baseline", c.best},
-                                    {"difference", c.difference},
-                                    {"by_cut", rolling.by_cut[i]},
-                                    {"by_seed", c.by_seed},
-                                    {"cuts", estimate_json(c.rows, c.holm_rows)},
-                                    {"seeds", estimate_json(c.seeds, c.holm_seeds)},
-                                    {"family", c.family},
-                                    {"verdict", to_string(c.verdict)}});
+      Json one = comparison_json(rolling.comparisons[i], "cuts");
+      one["by_cut"] = rolling.by_cut[i];
+      set["comparisons"].push_back(std::move(one));
     }
     json["rolling"].push_back(std::move(set));
   }

@@ -143,14 +143,13 @@ class Runner {
     if (!fs::exists(data_file())) return;
     const Json before = Json::parse(read_file(data_file()), nullptr, false);
     if (!before.is_object()) fail(ErrorKind::Data, data_file().string(), "is no JSON object. The folder is damaged: name another one.");
-    for (size_t i = 0; i < plan_.datasets.size(); ++i) {
-      const auto& dataset = plan_.datasets[i];
+    for (const auto& dataset : plan_.datasets) {
       if (!before.contains(dataset.name)) continue;
       const Json now = source_of(dataset);
       for (const auto& [key, value] : before[dataset.name].items())
         if (!now.contains(key) || now[key] != value) {
           const std::string name = key == "manifest" ? "data" : key;
-          contradiction(fmt::format("datasets[{}].{}", i, name), fmt::format("the data set {} had another content", dataset.name));
+          contradiction(dataset.place + "." + name, fmt::format("the data set {} had another content", dataset.name));
         }
     }
   }
@@ -181,11 +180,11 @@ class Runner {
         config.train.files = {(logs / ("train" + extension)).string()};
         config.valid.files = {(logs / ("valid" + extension)).string()};
         config.test.files = {(logs / ("test" + extension)).string()};
-        if (!dataset.cut_of.empty()) {
-          auto& files = config.train.files;
-          for (const auto* more : {&config.valid.files, &config.test.files}) files.insert(files.end(), more->begin(), more->end());
-          config.valid.files = config.test.files = files;
-        }
+      }
+      if (!dataset.cut_of.empty()) {
+        auto& files = config.train.files;
+        for (const auto* more : {&config.valid.files, &config.test.files}) files.insert(files.end(), more->begin(), more->end());
+        config.valid.files = config.test.files = files;
       }
       config.train.where = dataset.train_where;
       config.valid.where = dataset.valid_where;
