@@ -400,17 +400,22 @@ RunConfig config_for(const std::string& model, const std::vector<std::string>& m
 
 TEST_P(EveryMethod, ModelsLearnWithIt) {
   const DatasetInfo info = toy_info("parallel");
-  const Batch batch = toy_batch(info, 64, 3);
+  // More rows than the models know by heart in the first half of the steps: at a loss of 0 training of every form of EKTM, and sometimes of
+  // single_task, falls out of its minimum again, whatever the balancing.
+  const Batch batch = toy_batch(info, 512, 3);
   for (const std::string model : {"{name: mmoe}", "{name: single_task}", "{name: ektm}"}) {
     const RunConfig config = config_for(model, {"loss.balance=" + GetParam(), "loss.balancing.window_steps=5"});
     Network network(config, info);
     Stepper stepper(network, config, 100);
     ASSERT_NE(stepper.balancer(), nullptr);
     const double first = stepper.step(batch).total.item<double>();
-    double last = 0;
-    // Not until they have the batch by heart: at a loss of 0 Adam divides rounding noise by its own size.
-    for (int step = 0; step < 20; ++step) last = stepper.step(batch).total.item<double>();
-    EXPECT_LT(last, 0.7 * first) << model;
+    double last = 0, highest = 0;  // highest: of the second half
+    for (int step = 0; step < 60; ++step) {
+      last = stepper.step(batch).total.item<double>();
+      if (step >= 30) highest = std::max(highest, last);
+    }
+    EXPECT_LT(last, 0.1 * first) << model;
+    EXPECT_LT(highest, 0.3 * first) << model;
     EXPECT_TRUE(network.parameters().values().isfinite().all().item<bool>());
     EXPECT_TRUE(network.embeddings().weights().isfinite().all().item<bool>());
     for (const auto& [name, tensor] : stepper.state()) EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
