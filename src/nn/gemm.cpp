@@ -12,6 +12,7 @@
 #endif
 
 #include "base/threads.h"
+#include "nn/bf16_product.h"
 #include "nn/kernels.h"
 
 extern "C" {
@@ -39,13 +40,11 @@ void product(Product gemm, bool a_transposed, bool b_transposed, int64_t m, int6
   gemm(&left, &right, &rows, &columns, &inner, &one, b, &left_stride, a, &right_stride, &beta, c, &result_stride);
 }
 
-// Instructions that multiply bfloat16, ready for use.
-bool cpu_multiplies_bf16() {
+// AMX-BF16, and the operating system lets us use it.
+bool has_amx() {
 #if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && at::cpu::init_amx()) return true;  // AMX-BF16; the kernel lets us use it
-  if (!__builtin_cpu_supports("avx512f")) return false;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);  // AVX512-BF16
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && at::cpu::init_amx();
 #else
   return false;
 #endif
@@ -53,14 +52,15 @@ bool cpu_multiplies_bf16() {
 
 using detail::Bf16Way;
 
-bool native() {
-  static const bool yes = detail::blas_has_bf16() && cpu_multiplies_bf16();
-  return yes;
+// The fastest way of this machine. MKL multiplies by AMX; AVX512-BF16 it leaves unused on CPUs that are not Intel's.
+Bf16Way best_way() {
+  static const Bf16Way best = has_amx() && detail::has_way(Bf16Way::Blas) ? Bf16Way::Blas : detail::has_way(Bf16Way::Kernel) ? Bf16Way::Kernel : Bf16Way::Rounded;
+  return best;
 }
 
 std::atomic<Precision> precision{Precision::F32};
 std::atomic<Bf16Way>& way() {
-  static std::atomic<Bf16Way> instance{native() ? Bf16Way::Native : Bf16Way::Rounded};
+  static std::atomic<Bf16Way> instance{best_way()};
   return instance;
 }
 
@@ -81,9 +81,10 @@ const T* converted(std::vector<T>& room, const float* from, int64_t rows, int64_
 
 void bf16_product(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, Factor<float> b, int64_t ldb,
                   float beta, float* c, int64_t ldc) {
+  if (way() == Bf16Way::Kernel) return kernels::bf16_product(a_transposed, b_transposed, m, n, k, a, lda, b.data, ldb, beta, c, ldc);
   const int64_t a_rows = a_transposed ? k : m, a_columns = a_transposed ? m : k, b_rows = b_transposed ? n : k, b_columns = b_transposed ? k : n;
 #ifdef EKTM_BLAS_HAS_BF16
-  if (way() == Bf16Way::Native) {
+  if (way() == Bf16Way::Blas) {
     thread_local std::vector<uint16_t> left, right;
     const uint16_t* a_half = converted(left, a, a_rows, a_columns, lda, kernels::to_bf16);
     const uint16_t* b_half = b.half;
@@ -103,18 +104,17 @@ void bf16_product(bool a_transposed, bool b_transposed, int64_t m, int64_t n, in
 PrecisionScope::PrecisionScope(Precision wanted) : before_(precision.exchange(wanted)) {}
 PrecisionScope::~PrecisionScope() { precision = before_; }
 
-bool detail::blas_has_bf16() {
+bool detail::has_way(Bf16Way wanted) {
 #ifdef EKTM_BLAS_HAS_BF16
-  return true;
-#else
-  return false;
+  if (wanted == Bf16Way::Blas) return true;
 #endif
+  return wanted == Bf16Way::Rounded || (wanted == Bf16Way::Kernel && kernels::has_bf16_product());
 }
 void detail::set_bf16_way(Bf16Way wanted) { way() = wanted; }
 
 bool bf16_pays() {
   static const bool pays = [] {
-    if (!native()) return false;
+    if (best_way() == Bf16Way::Rounded) return false;
     // The first layer of experts, a block of rows.
     const int64_t m = 512, k = 368, n = 512;
     std::vector<float> a(m * k), b(k * n), c(m * n), expected(m * n);
@@ -125,7 +125,7 @@ bool bf16_pays() {
       const PrecisionScope scope(Precision::Bf16);
       gemm(false, false, m, n, k, a.data(), k, Factor<float>(b.data()), n, 0.f, expected.data(), n);
     }
-    way() = Bf16Way::Native;
+    way() = best_way();
     auto best = [&](Precision wanted) {
       const PrecisionScope scope(wanted);
       const SharedFactor<float> factor(b.data(), k * n);
@@ -138,7 +138,7 @@ bool bf16_pays() {
       return least;
     };
     const double plain = best(Precision::F32), rounded = best(Precision::Bf16);
-    // Two ways to one result: a BLAS that disagrees is not used.
+    // Two ways to one result: one that disagrees is not used.
     float apart = 0;
     for (size_t i = 0; i < c.size(); ++i) apart = std::max(apart, std::abs(c[i] - expected[i]));
     return apart < 1e-3f && 1.3 * rounded < plain;
@@ -149,7 +149,7 @@ bool bf16_pays() {
 template <class T>
 SharedFactor<T>::SharedFactor(const T* data, int64_t size) : factor_(data) {
   if constexpr (std::is_same_v<T, float>) {
-    if (precision != Precision::Bf16 || way() != Bf16Way::Native) return;
+    if (precision != Precision::Bf16 || way() != Bf16Way::Blas) return;
     uint16_t* half = aligned(half_, size);
     parallel_for(0, size, 1 << 15, [&](int64_t begin, int64_t end) { kernels::to_bf16(end - begin, data + begin, half + begin); });
     factor_.half = half;

@@ -1,14 +1,14 @@
 #pragma once
-// Matrix products on row-major memory with strides, by the BLAS that libtorch carries.
+// Matrix products on row-major memory with strides: by the BLAS that libtorch carries, or in bfloat16 (see Precision).
 #include <cstdint>
 #include <vector>
 
 namespace ektm {
 
 // What the factors of float32 products are rounded to before they are multiplied. Sums are float32 in any case; products in double stay
-// as they are. Bf16: bfloat16, 8 significant bits, to nearest even. Where CPU and BLAS multiply such numbers, that is several times
-// as fast (AMX, AVX512-BF16); elsewhere the rounded factors go through the float32 product: the same result but for the order
-// of sums, and slower than F32.
+// as they are. Bf16: bfloat16, 8 significant bits, to nearest even. With AMX by BLAS, with AVX512-BF16 by bf16_product.h (about twice
+// as fast as F32); elsewhere the rounded factors go through the float32 product: the same result but for the order of sums, and
+// slower than F32.
 enum class Precision { F32, Bf16 };
 
 // Whether this machine multiplies bfloat16 by instructions of its own, and with the same result as the rounded factors, at least
@@ -58,10 +58,10 @@ void gemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k,
           double beta, double* c, int64_t ldc);
 
 namespace detail {
-// How float32 products with bfloat16 factors are made. For tests; bf16_pays() and the CPU decide otherwise.
-enum class Bf16Way { Native, Rounded };
+// How products with bfloat16 factors are made: by BLAS, by bf16_product.h, or by the float32 product. For tests; the CPU decides otherwise.
+enum class Bf16Way { Blas, Kernel, Rounded };
+bool has_way(Bf16Way way);
 void set_bf16_way(Bf16Way way);
-bool blas_has_bf16();
 }  // namespace detail
 
 }  // namespace ektm

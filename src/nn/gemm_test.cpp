@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -28,14 +29,14 @@ at::Tensor strided_product(bool a_transposed, bool b_transposed, const at::Tenso
   return c.narrow(1, 0, start.size(1)).clone();
 }
 
-TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEitherWay) {
+TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEveryWay) {
   at::manual_seed(1);
   const at::Tensor a = at::randn({37, 53}), b = at::randn({53, 29}), start = at::randn({37, 29});
   auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
   const at::Tensor exact = at::mm(rounded(a), rounded(b));
   const PrecisionScope precision(Precision::Bf16);
-  for (auto way : {detail::Bf16Way::Rounded, detail::Bf16Way::Native}) {
-    if (way == detail::Bf16Way::Native && !detail::blas_has_bf16()) continue;
+  for (auto way : {detail::Bf16Way::Rounded, detail::Bf16Way::Blas, detail::Bf16Way::Kernel}) {
+    if (!detail::has_way(way)) continue;
     detail::set_bf16_way(way);
     for (int transposed = 0; transposed < 4; ++transposed)
       for (float beta : {0.f, 1.f})
@@ -47,6 +48,29 @@ TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEitherWay) {
         }
   }
   detail::set_bf16_way(detail::Bf16Way::Rounded);
+}
+
+// Against the double product of the rounded factors, over sizes around those of its tiles and blocks.
+TEST(Gemm, Bf16KernelOfAnySize) {
+  if (!detail::has_way(detail::Bf16Way::Kernel)) GTEST_SKIP() << "this CPU has no AVX512-BF16";
+  at::manual_seed(3);
+  detail::set_bf16_way(detail::Bf16Way::Kernel);
+  const PrecisionScope precision(Precision::Bf16);
+  const std::vector<std::array<int64_t, 3>> sizes = {{1, 1, 1},   {1, 33, 2},   {12, 32, 256}, {13, 31, 257},   {11, 16, 32},
+                                                     {25, 17, 1}, {24, 65, 31}, {289, 40, 33}, {30, 1025, 300}, {7, 3, 600}};
+  for (const auto& [m, n, k] : sizes)
+    for (int transposed = 0; transposed < 4; ++transposed)
+      for (float beta : {0.f, 0.5f, 1.f}) {
+        const at::Tensor a = at::randn({m, k}).to(at::kBFloat16).to(at::kFloat), b = at::randn({k, n}).to(at::kBFloat16).to(at::kFloat);
+        const at::Tensor start = beta == 0 ? at::full({m, n}, std::numeric_limits<float>::quiet_NaN()) : at::randn({m, n});
+        const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta, false);
+        at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+        if (beta != 0) expected += beta * start.to(at::kDouble);
+        EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 1e-5 * std::sqrt(static_cast<double>(k)) + 1e-6) << m << ' ' << n << ' ' << k << ' ' << transposed << beta;
+      }
+  // Nothing to add up.
+  const at::Tensor start = at::randn({3, 5});
+  EXPECT_TRUE(at::equal(strided_product(false, false, at::empty({3, 0}), at::empty({0, 5}), start, 0.5f, false), 0.5f * start));
 }
 
 TEST(Gemm, PrecisionEndsWithItsScope) {
