@@ -67,8 +67,6 @@ if(EKTM_TORCH)
   set(CMAKE_REQUIRED_LIBRARIES ${EKTM_TORCH_CPU})
   set(CMAKE_REQUIRED_LINK_OPTIONS -Wl,--allow-shlib-undefined)
   check_cxx_source_compiles("extern \"C\" void sgemm_(); int main() { sgemm_(); }" EKTM_TORCH_HAS_BLAS)
-  # bfloat16 factors, float32 result: MKL has it, few others do.
-  check_cxx_source_compiles("extern \"C\" void gemm_bf16bf16f32_(); int main() { gemm_bf16bf16f32_(); }" EKTM_TORCH_HAS_BF16)
   unset(CMAKE_REQUIRED_LIBRARIES)
   unset(CMAKE_REQUIRED_LINK_OPTIONS)
   if(NOT EKTM_TORCH_HAS_BLAS)

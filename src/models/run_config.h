@@ -112,7 +112,7 @@ struct RunConfig {
     v.field("threads", threads, {0, 4096}, "0 = all cores");
     v.field("precision", precision, {"auto", "f32", "bf16"},
             "of the factors of training's matrix products; weights, sums and everything else are float32, and so is scoring. auto = bf16 where the "
-            "CPU multiplies such numbers faster (AMX, AVX512-BF16), else f32; a run keeps what it began with");
+            "CPU multiplies such numbers faster (AMX; AVX512-BF16 of AMD), else f32; a run keeps what it began with");
     v.group("embedding", embedding, "");
     v.group("attention", attention, "");
     v.group("optimizer", optimizer, "");

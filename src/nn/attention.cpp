@@ -91,17 +91,17 @@ class Pass {
     for (int64_t s = begin; s < end; ++s)
       kernels::pair_inputs(count(group, s), d, group.values + group.offsets[s] * group.values_stride, group.values_stride,
                            group.query + s * group.query_stride, input + (group.offsets[s] - first) * 2 * d);
-    gemm(false, false, samples, n, d, group.query + begin * group.query_stride, group.query_stride, Factor<T>(network.query.data()), n, T(0), query, n);
+    gemm(false, false, samples, n, d, group.query + begin * group.query_stride, group.query_stride, network.query.data(), n, T(0), query, n);
     kernels::finish_linear(samples, n, 0, network.biases[0], false, {}, query);
     T* y = room(hidden_[0], positions_ * n);
-    gemm(false, false, positions_, n, 2 * d, input, 2 * d, Factor<T>(network.first.data()), n, T(0), y, n);
+    gemm(false, false, positions_, n, 2 * d, input, 2 * d, network.first.data(), n, T(0), y, n);
     for (int64_t s = begin; s < end; ++s)
       kernels::finish_linear(count(group, s), n, 0, query + (s - begin) * n, layout_.relu(0), {}, y + (group.offsets[s] - first) * n);
     for (size_t l = 1; l < layout_.layers(); ++l) {
       const int64_t in = layout_.sizes[l - 1], out = layout_.sizes[l];
       const T* x = y;
       y = room(hidden_[l], positions_ * out);
-      gemm(false, false, positions_, out, in, x, in, Factor<T>(network.weights[l]), out, T(0), y, out);
+      gemm(false, false, positions_, out, in, x, in, network.weights[l], out, T(0), y, out);
       kernels::finish_linear(positions_, out, 0, network.biases[l], layout_.relu(l), {}, y);
     }
     return y;
@@ -123,9 +123,9 @@ class Pass {
       } else {
         kernels::column_sums(positions_, out, up, out, sums + layout_.biases[l]);
       }
-      gemm(true, false, in, out, positions_, hidden_[l - 1].data(), in, Factor<T>(pre), out, T(1), sums + layout_.weights[l], out);
+      gemm(true, false, in, out, positions_, hidden_[l - 1].data(), in, pre, out, T(1), sums + layout_.weights[l], out);
       T* down = room(grads_[l - 1], positions_ * in);
-      gemm(false, true, positions_, in, out, pre, out, Factor<T>(network.weights[l]), out, T(0), down, in);
+      gemm(false, true, positions_, in, out, pre, out, network.weights[l], out, T(0), down, in);
       up = down;
     }
     // The first layer: its sum over a sample's values is what the query's part gets.
@@ -138,13 +138,13 @@ class Pass {
                                   by_sample + (s - begin) * n);
     }
     T* weight_sums = sums + layout_.weights[0];
-    gemm(true, false, 2 * d, n, positions_, input_.data(), 2 * d, Factor<T>(pre), n, T(1), weight_sums, n);
-    gemm(true, false, d, n, samples, group.query + begin * group.query_stride, group.query_stride, Factor<T>(by_sample), n, T(1), weight_sums + 2 * d * n,
+    gemm(true, false, 2 * d, n, positions_, input_.data(), 2 * d, pre, n, T(1), weight_sums, n);
+    gemm(true, false, d, n, samples, group.query + begin * group.query_stride, group.query_stride, by_sample, n, T(1), weight_sums + 2 * d * n,
          n);
     kernels::column_sums(samples, n, by_sample, n, sums + layout_.biases[0]);
-    gemm(false, true, samples, d, n, by_sample, n, Factor<T>(network.query.data()), n, T(0), query_grad, query_grad_stride);
+    gemm(false, true, samples, d, n, by_sample, n, network.query.data(), n, T(0), query_grad, query_grad_stride);
     T* input_grad = room(input_grad_, positions_ * 2 * d);
-    gemm(false, true, positions_, 2 * d, n, pre, n, Factor<T>(network.first.data()), n, T(0), input_grad, 2 * d);
+    gemm(false, true, positions_, 2 * d, n, pre, n, network.first.data(), n, T(0), input_grad, 2 * d);
     return input_grad;
   }
 

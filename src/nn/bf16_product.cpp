@@ -1,12 +1,14 @@
 #include "nn/bf16_product.h"
 
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
-#define EKTM_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#include <sys/syscall.h>
+#include <unistd.h>
+#define EKTM_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #endif
 
 namespace ektm::kernels {
@@ -15,12 +17,16 @@ namespace ektm::kernels {
 
 namespace {
 
-// The blocked product of Goto and van de Geijn (ACM TOMS 34, 2008). A tile of C stays in registers; the factors are packed in the order in
-// which tiles read them: a panel holds, for each pair of numbers along k, that pair of each of its lanes (rows of A, columns of B), in 32 bits.
-constexpr int64_t kTileRows = 12, kTileColumns = 32;  // 24 registers of 16 sums
-// Blocks that are packed at a time: numbers along k, rows of A, columns of B; 288 and 512 KB, for the second cache.
-constexpr int64_t kInner = 512, kRows = 24 * kTileRows, kColumns = 16 * kTileColumns;
+// The blocked product of Goto and van de Geijn (ACM TOMS 34, 2008). A tile of C stays in registers; the factors are packed, rounded, in the
+// order in which tiles read them. A panel of B holds, for each pair of numbers along k, that pair of each of its columns, in 32 bits.
+// AVX512-BF16: a panel of A is the same of rows, and a tile is 24 registers of 16 sums. AMX: a panel of A is a sequence of tiles of 16 rows and
+// 16 pairs, and 32 rows by 32 columns of sums are 4 tile registers.
 constexpr int64_t kLanes = 16;  // of 32 bits, in a register
+constexpr int64_t kTileColumns = 32;
+constexpr int64_t kVectorRows = 12, kAmxRows = 32;
+// Blocks that are packed at a time: numbers along k, rows of A, columns of B; 288 and 512 KB, for the second cache.
+constexpr int64_t kInner = 512, kRows = 288, kColumns = 512;
+static_assert(kRows % kVectorRows == 0 && kRows % kAmxRows == 0);
 
 EKTM_BF16 inline __mmask16 first_lanes(int64_t count) {
   return count >= kLanes ? __mmask16(0xffff) : count <= 0 ? __mmask16(0) : static_cast<__mmask16>((1u << count) - 1);
@@ -57,90 +63,176 @@ EKTM_BF16 inline void transpose(__m512i (&r)[kLanes]) {
   }
 }
 
-// Where up to 16 lanes of a panel go. `room`: lanes that the panel has from `to` on; `width`: all its lanes.
-struct Panel {
-  uint32_t* to;
-  int64_t width, room;
+// 32 numbers from `from` on as 16 pairs; those from `count` on are zeros.
+EKTM_BF16 inline __m512i pairs_along(const float* from, int64_t count) {
+  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first_lanes(count - kLanes), from + kLanes), _mm512_maskz_loadu_ps(first_lanes(count), from));
+}
+
+// Of 16 lanes side by side the pair of `from` and of the numbers `stride` further; `count` numbers are left along k.
+EKTM_BF16 inline __m512i pairs_across(const float* from, int64_t stride, __mmask16 lanes, int64_t count) {
+  const __m512 even = _mm512_maskz_loadu_ps(count > 0 ? lanes : __mmask16(0), from), odd = _mm512_maskz_loadu_ps(count > 1 ? lanes : __mmask16(0), from + stride);
+  return _mm512_or_si512(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even)), _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd)), 16));
+}
+
+// A factor's block: `lanes` rows of A or columns of B, k numbers each. `along`: the numbers of a lane lie side by side, lanes `stride`
+// apart; else the other way round. Packed, there are `pairs` pairs a lane; lanes and numbers that do not exist are zeros.
+struct Block {
+  bool along;
+  const float* from;
+  int64_t stride, lanes, k, pairs;
 };
 
-// `lanes` lanes whose numbers along k lie side by side, lanes `stride` apart. Lanes without numbers are zeros.
-EKTM_BF16 void pack_along(const float* from, int64_t stride, int64_t lanes, int64_t k, const Panel& panel) {
-  const __mmask16 keep = first_lanes(panel.room);
-  for (int64_t first = 0; first < k; first += 2 * kLanes, from += 2 * kLanes) {
-    const __mmask16 low = first_lanes(k - first), high = first_lanes(k - first - kLanes);
-    __m512i r[kLanes];
+// Panels of `width` lanes, pair after pair.
+EKTM_BF16 void pack_pairs(const Block& block, int64_t width, uint32_t* to) {
+  for (int64_t panel = 0; panel < block.lanes; panel += width, to += block.pairs * width)
+    for (int64_t part = 0; part < width; part += kLanes) {
+      const int64_t first = panel + part, lanes = std::min(panel + width, block.lanes) - first;
+      const __mmask16 keep = first_lanes(width - part), read = first_lanes(lanes);
+      if (!block.along) {
+        for (int64_t p = 0; p < block.pairs; ++p)
+          _mm512_mask_storeu_epi32(to + p * width + part, keep, pairs_across(block.from + 2 * p * block.stride + first, block.stride, read, block.k - 2 * p));
+        continue;
+      }
+      for (int64_t p = 0; p < block.pairs; p += kLanes) {
+        __m512i r[kLanes];
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i) {
-      r[i] = _mm512_setzero_si512();
-      if (i < lanes) {
-        const float* lane = from + i * stride;
-        r[i] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, lane + kLanes), _mm512_maskz_loadu_ps(low, lane));
+        for (int64_t i = 0; i < kLanes; ++i)
+          r[i] = i < lanes ? pairs_along(block.from + (first + i) * block.stride + 2 * p, block.k - 2 * p) : _mm512_setzero_si512();
+        transpose(r);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i)
+          if (p + i < block.pairs) _mm512_mask_storeu_epi32(to + (p + i) * width + part, keep, r[i]);
       }
     }
-    transpose(r);
-    const int64_t pairs = (k - first + 1) / 2;
+}
+
+// Panels of 32 lanes, for each 16 pairs two tiles of 16 lanes.
+EKTM_BF16 void pack_tiles(const Block& block, uint32_t* to) {
+  for (int64_t panel = 0; panel < block.lanes; panel += kAmxRows)
+    for (int64_t p = 0; p < block.pairs; p += kLanes)
+      for (int64_t first = panel; first < panel + kAmxRows; first += kLanes, to += kLanes * kLanes) {
+        const int64_t lanes = block.lanes - first;
+        const __mmask16 read = first_lanes(lanes);
+        __m512i r[kLanes];
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < kLanes; ++i)
-      if (i < pairs) _mm512_mask_storeu_epi32(panel.to + (first / 2 + i) * panel.width, keep, r[i]);
+        for (int64_t i = 0; i < kLanes; ++i)
+          if (block.along)
+            r[i] = i < lanes ? pairs_along(block.from + (first + i) * block.stride + 2 * p, block.k - 2 * p) : _mm512_setzero_si512();
+          else
+            r[i] = pairs_across(block.from + 2 * (p + i) * block.stride + first, block.stride, read, block.k - 2 * (p + i));
+        if (!block.along) transpose(r);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) _mm512_storeu_si512(to + i * kLanes, r[i]);
+      }
+}
+
+// A part of C that a tile covers.
+struct Target {
+  float* c;
+  int64_t stride, rows, columns;
+  float beta;
+};
+
+EKTM_BF16 inline void finish_row(const Target& target, int64_t row, __m512 low, __m512 high) {
+  float* to = target.c + row * target.stride;
+  const __mmask16 left = first_lanes(target.columns), right = first_lanes(target.columns - kLanes);
+  if (target.beta != 0) {
+    const __m512 beta = _mm512_set1_ps(target.beta);
+    low = _mm512_fmadd_ps(beta, _mm512_maskz_loadu_ps(left, to), low);
+    high = _mm512_fmadd_ps(beta, _mm512_maskz_loadu_ps(right, to + kLanes), high);
   }
+  _mm512_mask_storeu_ps(to, left, low);
+  _mm512_mask_storeu_ps(to + kLanes, right, high);
 }
 
-// The same where the lanes lie side by side, and numbers along k `stride` apart.
-EKTM_BF16 void pack_across(const float* from, int64_t stride, int64_t lanes, int64_t k, const Panel& panel) {
-  const __mmask16 keep = first_lanes(panel.room), even = first_lanes(lanes);
-  for (int64_t i = 0; i < k; i += 2, from += 2 * stride) {
-    const __mmask16 odd = i + 1 < k ? even : __mmask16(0);
-    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(even, from)));
-    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(odd, from + stride)));
-    _mm512_mask_storeu_epi32(panel.to + i / 2 * panel.width, keep, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-  }
-}
-
-// `lanes` lanes in panels of `width`. `along`: they lie as pack_along reads them.
-EKTM_BF16 void pack(bool along, const float* from, int64_t stride, int64_t lanes, int64_t k, uint32_t* to, int64_t width) {
-  const int64_t pairs = (k + 1) / 2;
-  for (int64_t first = 0; first < lanes; first += width, to += pairs * width)
-    for (int64_t part = 0; part < width; part += kLanes) {
-      const int64_t lane = first + part, count = std::min(kLanes, std::min(first + width, lanes) - lane);
-      const Panel panel{to + part, width, width - part};
-      if (along)
-        pack_along(from + lane * stride, stride, count, k, panel);
-      else
-        pack_across(from + lane, stride, count, k, panel);
-    }
-}
-
-// rows x columns (at most 12 x 32) of C from a panel of A and one of B.
-EKTM_BF16 void tile(int64_t pairs, const uint32_t* a, const uint32_t* b, float beta, float* c, int64_t ldc, int64_t rows, int64_t columns) {
-  __m512 sums[kTileRows][2];
+EKTM_BF16 void vector_tile(int64_t pairs, const uint32_t* a, const uint32_t* b, const Target& target) {
+  __m512 sums[kVectorRows][2];
 #pragma GCC unroll 12
-  for (int i = 0; i < kTileRows; ++i) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
-  for (int64_t p = 0; p < pairs; ++p, a += kTileRows, b += kTileColumns) {
+  for (int i = 0; i < kVectorRows; ++i) sums[i][0] = sums[i][1] = _mm512_setzero_ps();
+  for (int64_t p = 0; p < pairs; ++p, a += kVectorRows, b += kTileColumns) {
     const __m512bh left = (__m512bh)_mm512_loadu_si512(b), right = (__m512bh)_mm512_loadu_si512(b + kLanes);
 #pragma GCC unroll 12
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < kVectorRows; ++i) {
       const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[i]));
       sums[i][0] = _mm512_dpbf16_ps(sums[i][0], row, left);
       sums[i][1] = _mm512_dpbf16_ps(sums[i][1], row, right);
     }
   }
-  const __mmask16 low = first_lanes(columns), high = first_lanes(columns - kLanes);
-  const __m512 factor = _mm512_set1_ps(beta);
 #pragma GCC unroll 12
-  for (int i = 0; i < kTileRows; ++i)
-    if (i < rows) {
-      float* to = c + i * ldc;
-      if (beta != 0) {
-        sums[i][0] = _mm512_fmadd_ps(factor, _mm512_maskz_loadu_ps(low, to), sums[i][0]);
-        sums[i][1] = _mm512_fmadd_ps(factor, _mm512_maskz_loadu_ps(high, to + kLanes), sums[i][1]);
-      }
-      _mm512_mask_storeu_ps(to, low, sums[i][0]);
-      _mm512_mask_storeu_ps(to + kLanes, high, sums[i][1]);
-    }
+  for (int i = 0; i < kVectorRows; ++i)
+    if (i < target.rows) finish_row(target, i, sums[i][0], sums[i][1]);
 }
 
+EKTM_BF16 void amx_tile(int64_t pairs, const uint32_t* a, const uint32_t* b, const Target& target) {
+  const bool whole = target.rows == kAmxRows && target.columns == kTileColumns && (target.beta == 0 || target.beta == 1);
+  const int64_t stride = 4 * target.stride, wide = 4 * kTileColumns, narrow = 4 * kLanes;  // bytes
+  float* lower = target.c + kLanes * target.stride;
+  asm volatile("" ::: "memory");  // GCC's tile loads do not say that they read memory
+  if (whole && target.beta == 1) {
+    _tile_loadd(0, target.c, stride);
+    _tile_loadd(1, target.c + kLanes, stride);
+    _tile_loadd(2, lower, stride);
+    _tile_loadd(3, lower + kLanes, stride);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t p = 0; p < pairs; p += kLanes, a += 2 * kLanes * kLanes, b += kLanes * kTileColumns) {
+    _tile_loadd(4, a, narrow);
+    _tile_loadd(6, b, wide);
+    _tile_loadd(7, b + kLanes, wide);
+    _tile_loadd(5, a + kLanes * kLanes, narrow);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  if (whole) {
+    _tile_stored(0, target.c, stride);
+    _tile_stored(1, target.c + kLanes, stride);
+    _tile_stored(2, lower, stride);
+    _tile_stored(3, lower + kLanes, stride);
+    return;
+  }
+  alignas(64) float sums[kAmxRows * kTileColumns];
+  _tile_stored(0, sums, wide);
+  _tile_stored(1, sums + kLanes, wide);
+  _tile_stored(2, sums + kLanes * kTileColumns, wide);
+  _tile_stored(3, sums + kLanes * kTileColumns + kLanes, wide);
+  for (int64_t i = 0; i < target.rows; ++i)
+    finish_row(target, i, _mm512_load_ps(sums + i * kTileColumns), _mm512_load_ps(sums + i * kTileColumns + kLanes));
+}
+
+// All 8 tile registers with 16 rows of 64 bytes, for as long as it lives.
+class AmxTiles {
+ public:
+  EKTM_BF16 explicit AmxTiles(bool wanted) : configured_(wanted) {
+    if (!configured_) return;
+    // Static: GCC believes that the instruction reads 8 bytes, and would leave the others of a local unset.
+    struct Config {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    };
+    static_assert(sizeof(Config) == 64);
+    alignas(64) static const volatile Config config_data{};
+    const void* config = const_cast<const Config*>(&config_data);
+    _tile_loadconfig(config);
+  }
+  EKTM_BF16 ~AmxTiles() {
+    if (configured_) _tile_release();
+  }
+  AmxTiles(const AmxTiles&) = delete;
+  AmxTiles& operator=(const AmxTiles&) = delete;
+
+ private:
+  bool configured_;
+};
+
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-// Equal parts of at most `most`, a multiple of `unit`.
+// Equal parts of at most `most`, each a multiple of `unit`.
 int64_t part(int64_t total, int64_t most, int64_t unit) {
   const int64_t parts = (total + most - 1) / most;
   return round_up((total + parts - 1) / parts, unit);
@@ -148,34 +240,45 @@ int64_t part(int64_t total, int64_t most, int64_t unit) {
 
 }  // namespace
 
-bool has_bf16_product() {
+bool has_bf16_product(Bf16Unit unit) {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+  for (const bool there : {__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl")})
+    if (!there) return false;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;
+  if (unit == Bf16Unit::Vectors) return true;
+  // Linux lets a process use the tile registers once it has asked for them (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+  static const bool allowed = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  return allowed;
 }
 
-void bf16_product(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
+void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
                   float beta, float* c, int64_t ldc) {
-  thread_local std::vector<uint32_t> packed_a(kRows * kInner / 2), packed_b(kColumns * kInner / 2);
   if (k == 0) {
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
     return;
   }
-  const int64_t inner = part(k, kInner, 2), row_block = part(m, kRows, kTileRows), column_block = part(n, kColumns, kTileColumns);
+  struct alignas(64) Packed {
+    uint32_t a[kRows * kInner / 2], b[kColumns * kInner / 2];
+  };
+  thread_local const std::unique_ptr<Packed> packed(new Packed);
+  const bool amx = unit == Bf16Unit::Amx;
+  const AmxTiles tiles(amx);
+  const int64_t tile_rows = amx ? kAmxRows : kVectorRows, k_unit = amx ? 2 * kLanes : 2;
+  const int64_t inner = part(k, kInner, k_unit), row_block = part(m, kRows, tile_rows), column_block = part(n, kColumns, kTileColumns);
   for (int64_t j = 0; j < n; j += column_block) {
     const int64_t columns = std::min(column_block, n - j);
     for (int64_t p = 0; p < k; p += inner) {
-      const int64_t depth = std::min(inner, k - p), pairs = (depth + 1) / 2;
-      const float scale = p == 0 ? beta : 1;
-      pack(b_transposed, b_transposed ? b + j * ldb + p : b + p * ldb + j, ldb, columns, depth, packed_b.data(), kTileColumns);
+      const int64_t depth = std::min(inner, k - p), pairs = round_up(depth, k_unit) / 2;
+      pack_pairs({b_transposed, b_transposed ? b + j * ldb + p : b + p * ldb + j, ldb, columns, depth, pairs}, kTileColumns, packed->b);
       for (int64_t i = 0; i < m; i += row_block) {
         const int64_t rows = std::min(row_block, m - i);
-        pack(!a_transposed, a_transposed ? a + p * lda + i : a + i * lda + p, lda, rows, depth, packed_a.data(), kTileRows);
+        const Block left{!a_transposed, a_transposed ? a + p * lda + i : a + i * lda + p, lda, rows, depth, pairs};
+        amx ? pack_tiles(left, packed->a) : pack_pairs(left, kVectorRows, packed->a);
         for (int64_t y = 0; y < columns; y += kTileColumns)
-          for (int64_t x = 0; x < rows; x += kTileRows)
-            tile(pairs, packed_a.data() + x * pairs, packed_b.data() + y * pairs, scale, c + (i + x) * ldc + j + y, ldc, std::min(kTileRows, rows - x),
-                 std::min(kTileColumns, columns - y));
+          for (int64_t x = 0; x < rows; x += tile_rows)
+            (amx ? amx_tile : vector_tile)(pairs, packed->a + x * pairs, packed->b + y * pairs,
+                                           {c + (i + x) * ldc + j + y, ldc, std::min(tile_rows, rows - x), std::min(kTileColumns, columns - y), p == 0 ? beta : 1});
       }
     }
   }
@@ -183,8 +286,8 @@ void bf16_product(bool a_transposed, bool b_transposed, int64_t m, int64_t n, in
 
 #else
 
-bool has_bf16_product() { return false; }
-void bf16_product(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float, float*, int64_t) {}
+bool has_bf16_product(Bf16Unit) { return false; }
+void bf16_product(Bf16Unit, bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float, float*, int64_t) {}
 
 #endif
 

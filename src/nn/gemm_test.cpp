@@ -14,17 +14,15 @@ namespace ektm {
 namespace {
 
 // A, B and C lie in wider matrices, and one of the numbers around C tells whether the product keeps to its place.
-at::Tensor strided_product(bool a_transposed, bool b_transposed, const at::Tensor& a, const at::Tensor& b, const at::Tensor& start, float beta, bool share) {
+at::Tensor strided_product(bool a_transposed, bool b_transposed, const at::Tensor& a, const at::Tensor& b, const at::Tensor& start, float beta) {
   auto in_wider = [](const at::Tensor& x) {
     at::Tensor wide = at::full({x.size(0), x.size(1) + 3}, 1e9f);
     wide.narrow(1, 0, x.size(1)).copy_(x);
     return wide;
   };
   at::Tensor left = in_wider(a_transposed ? a.t() : a), right = in_wider(b_transposed ? b.t() : b), c = in_wider(start);
-  const SharedFactor<float> shared(right.const_data_ptr<float>(), right.numel());
-  const Factor<float> factor = share ? Factor<float>(shared) : Factor<float>(right.const_data_ptr<float>());
-  gemm(a_transposed, b_transposed, a.size(0), b.size(1), a.size(1), left.const_data_ptr<float>(), left.size(1), factor, right.size(1), beta,
-       c.data_ptr<float>(), c.size(1));
+  gemm(a_transposed, b_transposed, a.size(0), b.size(1), a.size(1), left.const_data_ptr<float>(), left.size(1), right.const_data_ptr<float>(), right.size(1),
+       beta, c.data_ptr<float>(), c.size(1));
   EXPECT_TRUE(at::equal(c.narrow(1, start.size(1), 3), at::full({start.size(0), 3}, 1e9f)));
   return c.narrow(1, 0, start.size(1)).clone();
 }
@@ -35,53 +33,55 @@ TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEveryWay) {
   auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
   const at::Tensor exact = at::mm(rounded(a), rounded(b));
   const PrecisionScope precision(Precision::Bf16);
-  for (auto way : {detail::Bf16Way::Rounded, detail::Bf16Way::Blas, detail::Bf16Way::Kernel}) {
+  for (auto way : {detail::Bf16Way::Amx, detail::Bf16Way::Vectors, detail::Bf16Way::Rounded}) {
     if (!detail::has_way(way)) continue;
     detail::set_bf16_way(way);
     for (int transposed = 0; transposed < 4; ++transposed)
-      for (float beta : {0.f, 1.f})
-        for (bool share : {false, true}) {
-          const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta, share);
-          const at::Tensor expected = exact + beta * start.to(at::kDouble);
-          EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 2e-5) << transposed << beta << share;
-          EXPECT_GT((c.to(at::kDouble) - at::mm(a, b).to(at::kDouble) - beta * start).abs().max().item<double>(), 1e-3);
-        }
+      for (float beta : {0.f, 1.f}) {
+        const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta);
+        const at::Tensor expected = exact + beta * start.to(at::kDouble);
+        EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 2e-5) << transposed << beta;
+        EXPECT_GT((c.to(at::kDouble) - at::mm(a, b).to(at::kDouble) - beta * start).abs().max().item<double>(), 1e-3);
+      }
   }
   detail::set_bf16_way(detail::Bf16Way::Rounded);
 }
 
-// Against the double product of the rounded factors, over sizes around those of its tiles and blocks.
-TEST(Gemm, Bf16KernelOfAnySize) {
-  if (!detail::has_way(detail::Bf16Way::Kernel)) GTEST_SKIP() << "this CPU has no AVX512-BF16";
+// Against the double product of the rounded factors, over sizes around those of their tiles and blocks.
+TEST(Gemm, Bf16InstructionsTakeAnySize) {
   at::manual_seed(3);
-  detail::set_bf16_way(detail::Bf16Way::Kernel);
   const PrecisionScope precision(Precision::Bf16);
-  const std::vector<std::array<int64_t, 3>> sizes = {{1, 1, 1},   {1, 33, 2},   {12, 32, 256}, {13, 31, 257},   {11, 16, 32},
-                                                     {25, 17, 1}, {24, 65, 31}, {289, 40, 33}, {30, 1025, 300}, {7, 3, 600}};
-  for (const auto& [m, n, k] : sizes)
-    for (int transposed = 0; transposed < 4; ++transposed)
-      for (float beta : {0.f, 0.5f, 1.f}) {
-        const at::Tensor a = at::randn({m, k}).to(at::kBFloat16).to(at::kFloat), b = at::randn({k, n}).to(at::kBFloat16).to(at::kFloat);
-        const at::Tensor start = beta == 0 ? at::full({m, n}, std::numeric_limits<float>::quiet_NaN()) : at::randn({m, n});
-        const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta, false);
-        at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
-        if (beta != 0) expected += beta * start.to(at::kDouble);
-        EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 1e-5 * std::sqrt(static_cast<double>(k)) + 1e-6) << m << ' ' << n << ' ' << k << ' ' << transposed << beta;
-      }
-  // Nothing to add up.
-  const at::Tensor start = at::randn({3, 5});
-  EXPECT_TRUE(at::equal(strided_product(false, false, at::empty({3, 0}), at::empty({0, 5}), start, 0.5f, false), 0.5f * start));
+  const std::vector<std::array<int64_t, 3>> sizes = {{1, 1, 1},   {1, 33, 2},   {12, 32, 512}, {13, 31, 513},  {11, 16, 32},  {32, 32, 32},
+                                                     {25, 17, 1}, {24, 65, 31}, {289, 40, 33}, {30, 513, 300}, {7, 3, 1030}, {64, 64, 64}};
+  for (auto way : {detail::Bf16Way::Amx, detail::Bf16Way::Vectors}) {
+    if (!detail::has_way(way)) continue;
+    detail::set_bf16_way(way);
+    for (const auto& [m, n, k] : sizes)
+      for (int transposed = 0; transposed < 4; ++transposed)
+        for (float beta : {0.f, 0.5f, 1.f}) {
+          const at::Tensor a = at::randn({m, k}).to(at::kBFloat16).to(at::kFloat), b = at::randn({k, n}).to(at::kBFloat16).to(at::kFloat);
+          const at::Tensor start = beta == 0 ? at::full({m, n}, std::numeric_limits<float>::quiet_NaN()) : at::randn({m, n});
+          at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+          if (beta != 0) expected += beta * start.to(at::kDouble);
+          const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta);
+          EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 1e-5 * std::sqrt(static_cast<double>(k)))
+              << static_cast<int>(way) << ' ' << m << ' ' << n << ' ' << k << ' ' << transposed << ' ' << beta;
+        }
+    const at::Tensor start = at::randn({3, 5});  // nothing to add up
+    EXPECT_TRUE(at::equal(strided_product(false, false, at::empty({3, 0}), at::empty({0, 5}), start, 0.5f), 0.5f * start));
+  }
+  detail::set_bf16_way(detail::Bf16Way::Rounded);
 }
 
 TEST(Gemm, PrecisionEndsWithItsScope) {
   at::manual_seed(2);
   const at::Tensor a = at::randn({5, 70}), b = at::randn({70, 6}), start = at::zeros({5, 6});
-  const at::Tensor before = strided_product(false, false, a, b, start, 0, false);
+  const at::Tensor before = strided_product(false, false, a, b, start, 0);
   {
     const PrecisionScope precision(Precision::Bf16);
-    EXPECT_FALSE(at::equal(before, strided_product(false, false, a, b, start, 0, false)));
+    EXPECT_FALSE(at::equal(before, strided_product(false, false, a, b, start, 0)));
   }
-  EXPECT_TRUE(at::equal(before, strided_product(false, false, a, b, start, 0, false)));
+  EXPECT_TRUE(at::equal(before, strided_product(false, false, a, b, start, 0)));
 }
 
 TEST(Kernels, Bf16RoundsAsPyTorchDoes) {
@@ -90,10 +90,6 @@ TEST(Kernels, Bf16RoundsAsPyTorchDoes) {
   at::Tensor expected = x.to(at::kBFloat16).to(at::kFloat), y = at::empty_like(x);
   kernels::round_to_bf16(x.numel(), x.const_data_ptr<float>(), y.data_ptr<float>());
   EXPECT_TRUE(at::equal(y, expected));
-  std::vector<uint16_t> bits(static_cast<size_t>(x.numel()));
-  kernels::to_bf16(x.numel(), x.const_data_ptr<float>(), bits.data());
-  at::Tensor back = at::from_blob(bits.data(), {x.numel()}, at::kBFloat16).to(at::kFloat);
-  EXPECT_TRUE(at::equal(back, expected));
   const float nan = -std::numeric_limits<float>::quiet_NaN();
   float out = 0;
   kernels::round_to_bf16(1, &nan, &out);

@@ -46,19 +46,12 @@ EKTM_CLONES void adam(int64_t n, const AdamStep& step, float grad_scale, const f
   }
 }
 
-namespace {
 // The upper 16 bits, rounded, in place. A NaN becomes the quiet one: rounding could carry it into the sign.
-inline __attribute__((always_inline)) uint32_t bf16_bits(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fffu + (bits >> 16 & 1);
-  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded;
-}
-}  // namespace
-
-EKTM_CLONES void to_bf16(int64_t n, const float* __restrict x, uint16_t* __restrict y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<uint16_t>(bf16_bits(x[i]) >> 16);
-}
 EKTM_CLONES void round_to_bf16(int64_t n, const float* __restrict x, float* __restrict y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = std::bit_cast<float>(bf16_bits(x[i]) & 0xffff0000u);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x[i]), rounded = bits + 0x7fffu + (bits >> 16 & 1);
+    y[i] = std::bit_cast<float>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded & 0xffff0000u);
+  }
 }
 
 double square_sum(int64_t n, const float* x) {

@@ -18,8 +18,7 @@ void adam(int64_t n, const AdamStep& step, float grad_scale, const float* grad, 
 // Sum of squares in double.
 double square_sum(int64_t n, const float* x);
 
-// bfloat16 of n numbers, to nearest even; NaN stays NaN. As its 16 bits, and as the float of the same value.
-void to_bf16(int64_t n, const float* x, uint16_t* y);
+// To the nearest bfloat16, ties to even; NaN stays NaN.
 void round_to_bf16(int64_t n, const float* x, float* y);
 
 // Which numbers of a [rows,n] activation are dropped: a hash of (seed, row, column), so backward needs no mask in memory.

@@ -66,7 +66,7 @@ struct FanOut : Function<FanOut> {
     ProductScope scope("fan_out", 1, rows, n, in);
     EKTM_DISPATCH(x, [&] {
       const scalar_t* from = x.const_data_ptr<scalar_t>();
-      const SharedFactor<scalar_t> w(weight.const_data_ptr<scalar_t>(), weight.numel());
+      const scalar_t* w = weight.const_data_ptr<scalar_t>();
       const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
       const Blocks blocks(rows, n);
@@ -100,7 +100,7 @@ struct FanOut : Function<FanOut> {
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("fan_out_input_grad", 1, rows, in, n);
-        const SharedFactor<scalar_t> w(weight.const_data_ptr<scalar_t>(), want_x ? weight.numel() : 0);
+        const scalar_t* w = weight.const_data_ptr<scalar_t>();
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
@@ -110,14 +110,13 @@ struct FanOut : Function<FanOut> {
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
       if (want_weight) {
         ProductScope scope("fan_out_weight_grad", 1, in, n, rows);
-        const SharedFactor<scalar_t> up(pre, rows * n);
         const scalar_t* from = x.const_data_ptr<scalar_t>();
         scalar_t* to = dw.data_ptr<scalar_t>();
         // A share of the inputs' rows for each thread.
         const int64_t slice = (in + threads() - 1) / threads();
         parallel_for(0, threads(), 1, [&](int64_t first, int64_t last) {
           for (int64_t i = first * slice; i < std::min(in, last * slice); i += slice)
-            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), up, n, scalar_t(0), to + i * n, n);
+            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), pre, n, scalar_t(0), to + i * n, n);
         });
       }
     });
@@ -138,8 +137,7 @@ struct Stacked : Function<Stacked> {
     const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
     ProductScope scope("stacked", count, rows, out, in + in2);
     EKTM_DISPATCH(x, [&] {
-      const SharedFactor<scalar_t> shared(weight.const_data_ptr<scalar_t>(), weight.numel());
-      const Factor<scalar_t> w = shared;
+      const scalar_t* w = weight.const_data_ptr<scalar_t>();
       const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2_in ? const_rows<scalar_t>(x2) : from;
@@ -147,7 +145,7 @@ struct Stacked : Function<Stacked> {
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
         for (int64_t e = 0; e < count; ++e) {
-          const Factor<scalar_t> own = w + e * (in + in2) * out;
+          const scalar_t* own = w + e * (in + in2) * out;
           scalar_t* result = to + first * n + e * out;
           gemm(false, false, size, out, in, from.at(first, e / repeat), from.row_stride, own, out, scalar_t(0), result, n);
           if (in2 > 0) gemm(false, false, size, out, in2, from2.at(first, e), from2.row_stride, own + in * out, out, scalar_t(1), result, n);
@@ -181,13 +179,12 @@ struct Stacked : Function<Stacked> {
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("stacked_input_grad", count, rows, in + in2, out);
-        const SharedFactor<scalar_t> shared(weight.const_data_ptr<scalar_t>(), weight.numel());
-        const Factor<scalar_t> w = shared;
+        const scalar_t* w = weight.const_data_ptr<scalar_t>();
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
           for (int64_t e = 0; e < count; ++e) {
-            const Factor<scalar_t> own = w + e * (in + in2) * out;
+            const scalar_t* own = w + e * (in + in2) * out;
             const scalar_t* up = pre + first * n + e * out;
             if (want_x) {
               const Rows<scalar_t> to = mutable_rows<scalar_t>(dx);
@@ -202,8 +199,6 @@ struct Stacked : Function<Stacked> {
       }
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
       ProductScope scope("stacked_weight_grad", count, in + in2, out, rows);
-      const SharedFactor<scalar_t> shared(pre, rows * n);
-      const Factor<scalar_t> up = shared;
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2.defined() ? const_rows<scalar_t>(x2) : from;
       scalar_t* to = dw.data_ptr<scalar_t>();
       // As many pieces as maps, or more if there are fewer maps than threads.
@@ -213,7 +208,7 @@ struct Stacked : Function<Stacked> {
           const int64_t e = piece / slices;
           auto slice = [&](const Rows<const scalar_t>& input, int64_t owner, int64_t size, scalar_t* result) {
             const int64_t begin = size * (piece % slices) / slices, end = size * (piece % slices + 1) / slices;
-            gemm(true, false, end - begin, out, rows, input.at(0, owner) + begin, input.row_stride, up + e * out, n, scalar_t(0), result + begin * out,
+            gemm(true, false, end - begin, out, rows, input.at(0, owner) + begin, input.row_stride, pre + e * out, n, scalar_t(0), result + begin * out,
                  out);
           };
           slice(from, e / repeat, in, to + e * (in + in2) * out);
