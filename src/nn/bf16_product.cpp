@@ -1,13 +1,12 @@
 #include "nn/bf16_product.h"
 
+#include <ATen/cpu/Utils.h>
+
 #include <algorithm>
 #include <memory>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #define EKTM_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
 #endif
 
@@ -241,14 +240,11 @@ int64_t part(int64_t total, int64_t most, int64_t unit) {
 }  // namespace
 
 bool has_bf16_product(Bf16Unit unit) {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  for (const bool there : {__builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512bw"), __builtin_cpu_supports("avx512dq"), __builtin_cpu_supports("avx512vl")})
-    if (!there) return false;
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;
+  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+    return false;
   if (unit == Bf16Unit::Vectors) return true;
-  // Linux lets a process use the tile registers once it has asked for them (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
-  static const bool allowed = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
-  return allowed;
+  static const bool amx = __builtin_cpu_supports("amx-bf16") && at::cpu::init_amx();  // Linux has to be asked for the tile registers
+  return amx;
 }
 
 void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,

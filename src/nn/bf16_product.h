@@ -1,6 +1,6 @@
 #pragma once
-// Matrix products with bfloat16 factors by the instructions that CPUs have for them. MKL leaves AVX512-BF16 unused on CPUs that are not Intel's,
-// and takes products of the size of a block of rows slowly through AMX (docs/performance.md).
+// Matrix products with bfloat16 factors by the instructions that CPUs have for them. MKL's are no faster than its float32 ones on AMD's CPUs
+// (docs/performance.md).
 #include <cstdint>
 
 namespace ektm::kernels {

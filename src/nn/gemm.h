@@ -1,6 +1,9 @@
 #pragma once
 // Matrix products on row-major memory with strides: by the BLAS that libtorch carries, or in bfloat16 (see Precision).
 #include <cstdint>
+#include <optional>
+
+#include "nn/bf16_product.h"
 
 namespace ektm {
 
@@ -34,11 +37,9 @@ void gemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k,
           double beta, double* c, int64_t ldc);
 
 namespace detail {
-// How products with bfloat16 factors are made: by an instruction set of bf16_product.h, or by the float32 product. For tests; the CPU decides
-// otherwise.
-enum class Bf16Way { Amx, Vectors, Rounded };
-bool has_way(Bf16Way way);
-void set_bf16_way(Bf16Way way);
+// By what products with bfloat16 factors are made; nullopt: the float32 product of the rounded factors. Returns what it was. For tests; the
+// CPU decides otherwise.
+std::optional<kernels::Bf16Unit> set_bf16_unit(std::optional<kernels::Bf16Unit> unit);
 }  // namespace detail
 
 }  // namespace ektm

@@ -27,15 +27,35 @@ at::Tensor strided_product(bool a_transposed, bool b_transposed, const at::Tenso
   return c.narrow(1, 0, start.size(1)).clone();
 }
 
-TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEveryWay) {
+using Unit = std::optional<kernels::Bf16Unit>;
+
+std::vector<Unit> bf16_units() {  // of this CPU
+  std::vector<Unit> units;
+  for (auto unit : {kernels::Bf16Unit::Amx, kernels::Bf16Unit::Vectors})
+    if (kernels::has_bf16_product(unit)) units.push_back(unit);
+  return units;
+}
+
+// Products by `unit` while it lives.
+class UnitScope {
+ public:
+  explicit UnitScope(Unit unit) : before_(detail::set_bf16_unit(unit)) {}
+  ~UnitScope() { detail::set_bf16_unit(before_); }
+
+ private:
+  Unit before_;
+};
+
+TEST(Gemm, Bf16IsTheProductOfRoundedFactorsByEveryUnit) {
   at::manual_seed(1);
   const at::Tensor a = at::randn({37, 53}), b = at::randn({53, 29}), start = at::randn({37, 29});
   auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
   const at::Tensor exact = at::mm(rounded(a), rounded(b));
   const PrecisionScope precision(Precision::Bf16);
-  for (auto way : {detail::Bf16Way::Amx, detail::Bf16Way::Vectors, detail::Bf16Way::Rounded}) {
-    if (!detail::has_way(way)) continue;
-    detail::set_bf16_way(way);
+  auto units = bf16_units();
+  units.push_back({});
+  for (const auto& unit : units) {
+    const UnitScope scope(unit);
     for (int transposed = 0; transposed < 4; ++transposed)
       for (float beta : {0.f, 1.f}) {
         const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta);
@@ -44,18 +64,18 @@ TEST(Gemm, Bf16IsTheProductOfRoundedFactorsInEveryWay) {
         EXPECT_GT((c.to(at::kDouble) - at::mm(a, b).to(at::kDouble) - beta * start).abs().max().item<double>(), 1e-3);
       }
   }
-  detail::set_bf16_way(detail::Bf16Way::Rounded);
 }
 
 // Against the double product of the rounded factors, over sizes around those of their tiles and blocks.
 TEST(Gemm, Bf16InstructionsTakeAnySize) {
+  const auto units = bf16_units();
+  if (units.empty()) GTEST_SKIP() << "this CPU has neither AMX-BF16 nor AVX512-BF16";
   at::manual_seed(3);
   const PrecisionScope precision(Precision::Bf16);
   const std::vector<std::array<int64_t, 3>> sizes = {{1, 1, 1},   {1, 33, 2},   {12, 32, 512}, {13, 31, 513},  {11, 16, 32},  {32, 32, 32},
                                                      {25, 17, 1}, {24, 65, 31}, {289, 40, 33}, {30, 513, 300}, {7, 3, 1030}, {64, 64, 64}};
-  for (auto way : {detail::Bf16Way::Amx, detail::Bf16Way::Vectors}) {
-    if (!detail::has_way(way)) continue;
-    detail::set_bf16_way(way);
+  for (const auto& unit : units) {
+    const UnitScope scope(unit);
     for (const auto& [m, n, k] : sizes)
       for (int transposed = 0; transposed < 4; ++transposed)
         for (float beta : {0.f, 0.5f, 1.f}) {
@@ -65,12 +85,11 @@ TEST(Gemm, Bf16InstructionsTakeAnySize) {
           if (beta != 0) expected += beta * start.to(at::kDouble);
           const at::Tensor c = strided_product(transposed & 1, transposed & 2, a, b, start, beta);
           EXPECT_LT((c.to(at::kDouble) - expected).abs().max().item<double>(), 1e-5 * std::sqrt(static_cast<double>(k)))
-              << static_cast<int>(way) << ' ' << m << ' ' << n << ' ' << k << ' ' << transposed << ' ' << beta;
+              << static_cast<int>(*unit) << ' ' << m << ' ' << n << ' ' << k << ' ' << transposed << ' ' << beta;
         }
     const at::Tensor start = at::randn({3, 5});  // nothing to add up
     EXPECT_TRUE(at::equal(strided_product(false, false, at::empty({3, 0}), at::empty({0, 5}), start, 0.5f), 0.5f * start));
   }
-  detail::set_bf16_way(detail::Bf16Way::Rounded);
 }
 
 TEST(Gemm, PrecisionEndsWithItsScope) {
