@@ -69,8 +69,10 @@ EKTM_BF16 inline __m512i pairs_along(const float* from, int64_t count) {
 
 // Of 16 lanes side by side the pair of `from` and of the numbers `stride` further; `count` numbers are left along k.
 EKTM_BF16 inline __m512i pairs_across(const float* from, int64_t stride, __mmask16 lanes, int64_t count) {
-  const __m512 even = _mm512_maskz_loadu_ps(count > 0 ? lanes : __mmask16(0), from), odd = _mm512_maskz_loadu_ps(count > 1 ? lanes : __mmask16(0), from + stride);
-  return _mm512_or_si512(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even)), _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd)), 16));
+  const __mmask16 none = 0;
+  const __m512 even = _mm512_maskz_loadu_ps(count > 0 ? lanes : none, from), odd = _mm512_maskz_loadu_ps(count > 1 ? lanes : none, from + stride);
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even)), high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
 // A factor's block: `lanes` rows of A or columns of B, k numbers each. `along`: the numbers of a lane lie side by side, lanes `stride`
@@ -240,15 +242,15 @@ int64_t part(int64_t total, int64_t most, int64_t unit) {
 }  // namespace
 
 bool has_bf16_product(Bf16Unit unit) {
-  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
-    return false;
+  // Every CPU with AVX512-BF16 has the other parts of AVX-512 that the code above is compiled for.
+  if (!__builtin_cpu_supports("avx512bf16")) return false;
   if (unit == Bf16Unit::Vectors) return true;
   static const bool amx = __builtin_cpu_supports("amx-bf16") && at::cpu::init_amx();  // Linux has to be asked for the tile registers
   return amx;
 }
 
-void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
-                  float beta, float* c, int64_t ldc) {
+void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                  int64_t ldb, float beta, float* c, int64_t ldc) {
   if (k == 0) {
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
@@ -266,6 +268,7 @@ void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m
     const int64_t columns = std::min(column_block, n - j);
     for (int64_t p = 0; p < k; p += inner) {
       const int64_t depth = std::min(inner, k - p), pairs = round_up(depth, k_unit) / 2;
+      const float scale = p == 0 ? beta : 1;
       pack_pairs({b_transposed, b_transposed ? b + j * ldb + p : b + p * ldb + j, ldb, columns, depth, pairs}, kTileColumns, packed->b);
       for (int64_t i = 0; i < m; i += row_block) {
         const int64_t rows = std::min(row_block, m - i);
@@ -274,7 +277,7 @@ void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m
         for (int64_t y = 0; y < columns; y += kTileColumns)
           for (int64_t x = 0; x < rows; x += tile_rows)
             (amx ? amx_tile : vector_tile)(pairs, packed->a + x * pairs, packed->b + y * pairs,
-                                           {c + (i + x) * ldc + j + y, ldc, std::min(tile_rows, rows - x), std::min(kTileColumns, columns - y), p == 0 ? beta : 1});
+                                           {c + (i + x) * ldc + j + y, ldc, std::min(tile_rows, rows - x), std::min(kTileColumns, columns - y), scale});
       }
     }
   }
