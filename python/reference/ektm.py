@@ -58,26 +58,64 @@ def mixed(i, base_logits, roots, conversions, weights, config):
             continue
         bias = weights["head.bias"][j, 0, 0]
         source, kept = logit - bias, not (config["detach_own"] if j == own else config["detach_sources"])
-        share = weights["transmitter.mix_start"][i, j] + config["mix_rate"] * weights["transmitter.mix"][i, j]
-        total = total + share * (source if kept else source.detach())
+        total = total + weights["transmitter.mix.coefficients"][i, j] * (source if kept else source.detach())
     bias = weights["head.bias"][own, 0, 0]
     return total + (bias.detach() if config["detach_own"] else bias)
 
 
 def mix_start(similarity, rows, rarer, tasks, config):
-    """a [T,K] before training, of the labels' statistics: docs/method.md."""
+    """a [T,K] before training; with mix_start: labels of the labels' statistics: docs/method.md."""
     _, conversions = roots_and_conversions(tasks)
     k = config["mix_positives"]
-    rich = [float(n) / (float(n) + k) if k > 0 else 1.0 for n in rarer]
+    rich = [float(n) / (float(n) + k) for n in rarer]
     start = torch.zeros(len(conversions), len(tasks), dtype=torch.float64)
     for i, own in enumerate(conversions):
         others = [j for j in conversions if j != own]
         for j in others:
             z = float(similarity[own, j]) * math.sqrt(float(rows[own, j]))
-            if z > 1 and config["router"]:
+            if z > 1 and config["router"] and config["mix_start"] == "labels":
                 start[i, j] = (1 - rich[own]) * rich[j] / sum(rich[o] for o in others) * (1 - 1 / z**2)
         start[i, own] = 1 - start[i].sum()
     return start
+
+
+def shift_to_positives(logits, labels, weight):
+    """d such that sum of weight * sigmoid(logits + d) is that of weight * labels, by bisection."""
+    low, high = -200.0, 200.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if (weight * torch.sigmoid(logits + middle)).sum() < (weight * labels).sum():
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def observed(output, batch, weights, config, tasks):
+    """The mix's state after it has seen a batch, by name; output: of the batch, before the step. src/nn/online_regression.h has the formulas."""
+    roots, conversions = roots_and_conversions(tasks)
+    targets = batch.targets()
+    old = {name: weights[f"transmitter.mix.{name}"].double() for name in ("start", "coefficients", "information", "response", "batches")}
+    base = output["base_logits" if config["enhanced"] else "own_logits"].double()
+    u = base - weights["head.bias"][:, 0].double()
+    n = old["batches"] + 1
+    keep = 1 - 1 / n
+    new = {"batches": n, "coefficients": old["start"].clone(), "information": keep * old["information"], "response": keep * old["response"]}
+    for i, own in enumerate(conversions):
+        y, w, z = targets[own][0].double(), targets[own][1].double(), output["enhanced_logits"][i].double()
+        open_ = [j for j in range(len(tasks)) if config["router"] or j in roots or j == own]
+        if 0 < (w * y).sum() < w.sum():
+            p = torch.sigmoid(z + shift_to_positives(z, y, w))
+            s = w * (p * (1 - p) + (y - p) ** 2) / 2
+            centred = u - (u * s).sum(1, keepdim=True) / s.sum()
+            for j in open_:
+                for k in open_:
+                    new["information"][i, j, k] += (s * centred[j] * centred[k]).sum()
+                    new["response"][i, j] += (s * centred[j] * centred[k]).sum() * (old["coefficients"] - old["start"])[i, k]
+                new["response"][i, j] += (w * (y - p) * u[j]).sum()
+        ridge = config["mix_prior"] * torch.eye(len(tasks), dtype=torch.float64)
+        new["coefficients"][i] += torch.linalg.inv(new["information"][i] + ridge) @ new["response"][i]
+    return {f"transmitter.mix.{name}": value.to(weights["head.bias"].dtype) for name, value in new.items()}
 
 
 def forward(features, weights, config, tasks):
@@ -112,4 +150,6 @@ def forward(features, weights, config, tasks):
     served = list(base_logits)
     for i, t in enumerate(conversions):
         served[t] = enhanced_logits[i]
-    return {"logits": served, "base_logits": base_logits if config["enhanced"] else None, "enhanced_logits": enhanced_logits}
+    mix = config["transmitter"] and config["transmit"] == "mix"
+    return {"logits": served, "base_logits": base_logits if config["enhanced"] else None, "enhanced_logits": enhanced_logits,
+            "own_logits": base_logits if mix and not config["enhanced"] else None}

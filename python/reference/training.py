@@ -19,7 +19,8 @@ BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe":
 MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dcmt": dcmt, "metaheac": metaheac,
           "cross_distil": cross_distil, "mkt": mkt}
 EMBEDDING = "embedding.weights"
-BUFFERS = ("router.label_similarity", "transmitter.mix_start", ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
+MIX = tuple(f"transmitter.mix.{name}" for name in ("start", "coefficients", "information", "response", "batches"))
+BUFFERS = ("router.label_similarity", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 
 def inputs(config, info, weights, batch):
@@ -79,12 +80,17 @@ def gradients(config, info, weights, batch):
 
 def buffers(config, info, weights, batch):
     """What a training batch makes of the running statistics, by name."""
+    result = {}
+    if MIX[0] in weights:
+        with rounded_products(config["precision"] == "bf16"):
+            output = forward(config, info, weights, batch)
+        result = ektm.observed(output, batch, weights, config["model"], info["tasks"])
     backbone_config = config["model"].get("backbone", config["model"])
     backbone = BACKBONES.get(backbone_config["name"])
     if not hasattr(backbone, "buffers"):
-        return {}
+        return result
     with rounded_products(config["precision"] == "bf16"):
-        return backbone.buffers(inputs(config, info, weights, batch), weights, backbone_config, len(info["tasks"]), info)
+        return result | backbone.buffers(inputs(config, info, weights, batch), weights, backbone_config, len(info["tasks"]), info)
 
 
 def balanced_gradients(config, info, weights, batch, balancer, step):

@@ -1,5 +1,7 @@
 """Weights and checkpoints are safetensors files that the Python package reads."""
 
+import json
+
 import numpy
 import pytest
 import yaml
@@ -35,8 +37,15 @@ def test_one_head_a_task_and_one_transmitter_a_conversion(weights, simulated):
     heads = {name: tensor.shape for name, tensor in weights.items() if "head" in name}
     assert heads, sorted(weights)
     assert {shape[0] for shape in heads.values()} <= {len(tasks), len(conversions)}
-    transmitters = {name: tensor.shape for name, tensor in weights.items() if "transmitter" in name}
+    transmitters = {name: tensor.shape for name, tensor in weights.items() if "transmitter" in name and name != "transmitter.mix.batches"}
     assert transmitters and all(shape[0] == len(conversions) for shape in transmitters.values())
+
+
+def test_the_mix_is_fitted_to_the_first_pass(trained):
+    with open_file(trained / "checkpoint.safetensors") as file:
+        seen, state = int(file.get_tensor("transmitter.mix.batches")[0]), json.loads(file.metadata()["state"])
+    assert state["epoch"] > 1 and state["batch_in_epoch"] == 0
+    assert seen == state["step"] / state["epoch"]
 
 
 def test_metadata_names_step_schema_and_format(simulated, trained):
@@ -51,7 +60,7 @@ def test_checkpoint_holds_the_weights_and_what_the_optimisers_keep(weights, trai
     with open_file(trained / "checkpoint.safetensors") as file:
         shapes = {name: file.get_tensor(name).shape for name in file.keys()}
     assert all(shapes[name] == tensor.shape for name, tensor in weights.items())
-    not_trained = ("embedding.", "transmitter.mix_start")  # a table's rows have their own state; where the mix starts is of the labels
+    not_trained = ("embedding.", "transmitter.mix.")  # a table's rows have their own state; the mix is fitted, not trained by gradients
     dense = sum(tensor.size for name, tensor in weights.items() if not name.startswith(not_trained))
     for moment in ("optimizer.m", "optimizer.v"):
         assert numpy.prod(shapes[moment]) == dense

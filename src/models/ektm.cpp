@@ -7,7 +7,8 @@
 //   router       s_ij = similarity(f_i, f_j) per sample, i, j over the CVR tasks
 //                F_i  = (sum_roots f_r + sum_j s^_ij f_j) / (R + T)
 //   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i)
-//   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j; it starts from the training labels (mix_start)
+//   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j: a regression of its label on them, fitted on rows of the
+//                first pass before they are trained on (nn/online_regression.h)
 //   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); q_i is served
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
 //                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
@@ -17,10 +18,12 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "models/zoo.h"
 #include "nn/layers.h"
+#include "nn/online_regression.h"
 #include "nn/ops.h"
 #include "nn/router.h"
 
@@ -35,7 +38,8 @@ struct EktmConfig {
   std::vector<int64_t> transmitter_hidden{32};
   double transmitter_dropout = 0;
   std::string activation = "relu";
-  double mix_positives = 1000, mix_rate = 3;
+  std::string mix_start = "own";
+  double mix_prior = 30, mix_positives = 1000;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
   void fields(FieldVisitor& v) {
@@ -50,12 +54,14 @@ struct EktmConfig {
     v.field("detach_own", detach_own,
             "no gradient of the enhanced head into its own feature: with detach_sources, base heads are those of the bare backbone");
     v.field("transmit", transmit, {"mix", "residual", "gate", "concat"},
-            "residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F)); mix: the same with a learned mix of all tasks' logits in place of logit p; gate: "
+            "residual: logit q = logit p + v (sigmoid(G[f;F]) MLP(F)); mix: the same with a fitted mix of all tasks' logits in place of logit p; gate: "
             "h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]");
-    v.field("mix_positives", mix_positives, {0, 1e12},
-            "mix: a task with so many training positives begins with one half of its own logit where others are related by their labels; 0 = every task "
-            "begins with its own alone");
-    v.field("mix_rate", mix_rate, {0, 1000}, "mix: how many times faster than other dense parameters its weights learn");
+    v.field("mix_prior", mix_prior, {0.001, 1e9},
+            "mix: how firmly its weights hold to their start; about the number of a task's positives that must speak against it");
+    v.field("mix_start", mix_start, {"own", "labels"},
+            "mix: where its weights start. own: at the task's own logit; labels: a task with few positives at those of tasks whose labels go with its own");
+    v.field("mix_positives", mix_positives, {1e-6, 1e12},
+            "mix_start: labels: a task with so many training positives starts with one half of its own logit where others are related");
     v.field("transmitter_hidden", transmitter_hidden, {1, 65536}, "sizes of the hidden layers of MLP_i");
     v.field("transmitter_dropout", transmitter_dropout, {0, 0.95}, "share of MLP_i's hidden numbers dropped while training");
     v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "in MLP_i");
@@ -120,12 +126,11 @@ class Ektm : public Model {
       }
     }
     if (mix) {
-      mix_weight_ = store.add("transmitter.mix", {count, all}, Init::Zero);
-      mix_start_ = store.add_buffer("transmitter.mix_start", mix_start(spec.labels));
       own_ = at::zeros({count, all}, at::kBool);
-      barred_ = at::full({count, all}, !config_.router, at::kBool);  // without a router only the roots give
-      for (int64_t i = 0; i < count; ++i) own_[i][conversions_[i]] = true, barred_[i][conversions_[i]] = false;
-      for (int64_t root : roots_) barred_.select(1, root).fill_(false);
+      at::Tensor open = at::full({count, all}, config_.router, at::kBool);  // without a router only the roots and the task itself give
+      for (int64_t i = 0; i < count; ++i) own_[i][conversions_[i]] = true, open[i][conversions_[i]] = true;
+      for (int64_t root : roots_) open.select(1, root).fill_(true);
+      mix_.emplace(store, "transmitter.mix", config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels), open, config_.mix_prior);
     }
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
@@ -155,15 +160,24 @@ class Ektm : public Model {
         if (config_.transmit == "gate") {
           enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
         } else {
-          const bool mix = mix_weight_.defined();
-          if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_weights());
+          const bool mix = mix_.has_value();
+          if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_->coefficients());
           enhanced = enhanced + (mix ? mixed(output.base_logits) : own_logits(select(output.base_logits, 0))) + enhanced_bias_.squeeze(2);
         }
       }
     }
     output.logits = roots_.empty() ? enhanced : output.base_logits.index_copy(0, at::tensor(conversions_), enhanced);
-    if (!config_.enhanced) output.base_logits = at::Tensor();
+    if (!config_.enhanced) {
+      if (mix_) output.extra.emplace_back("own_logits", output.base_logits);
+      output.base_logits = at::Tensor();
+    }
     return output;
+  }
+
+  void observe(const ModelOutput& output, const Targets& targets) override {
+    if (!mix_) return;
+    const at::Tensor& base = config_.enhanced ? output.base_logits : output.extra.at(0).second;
+    mix_->observe(output.enhanced_logits.detach(), (base - base_bias_.squeeze(2)).detach(), select(targets.labels, 0), select(targets.weight, 0));
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
@@ -207,26 +221,25 @@ class Ektm : public Model {
   }
 
   at::Tensor own_logits(const at::Tensor& logits) const { return config_.detach_own ? logits.detach() : logits; }
-  at::Tensor mix_weights() const { return (mix_start_ + config_.mix_rate * mix_weight_).masked_fill(barred_, 0); }  // a [T,K]
 
   // sum_j a_ij u_j + b_i. [K,B] -> [T,B]
   at::Tensor mixed(const at::Tensor& base_logits) const {
     const at::Tensor u = base_logits - base_bias_.squeeze(2), own_u = select(u, 0), bias = select(base_bias_, 0).squeeze(2);
-    const at::Tensor a = mix_weights();
+    const at::Tensor& a = mix_->coefficients();
     const at::Tensor from_others = at::matmul(a.masked_fill(own_, 0), config_.detach_sources ? u.detach() : u);
     const at::Tensor own_share = a.masked_fill(own_.logical_not(), 0).sum(1, /*keepdim=*/true);
     return from_others + own_share * own_logits(own_u) + own_logits(bias);
   }
 
-  // Where the mix begins, [T,K]. r = n / (n + mix_positives), n the training rows of the rarer label: how far a task can stand on its own.
-  // Task i takes 1 - r_i of the others, of each CVR task j the part r_j / sum r, times what is left of the correlation of i's and j's labels
-  // after shrinkage, max(0, 1 - 1 / z^2) with z = correlation sqrt(rows) > 0; the rest is its own. Unrelated labels give nothing.
-  at::Tensor mix_start(const LabelStatistics& labels) const {
+  // Where the mix starts with mix_start: labels, [T,K]. r = n / (n + mix_positives), n the training rows of the rarer label: how far a task
+  // can stand on its own. Task i takes 1 - r_i of the others, of each CVR task j the part r_j / sum r, times what is left of the correlation
+  // of i's and j's labels after shrinkage, max(0, 1 - 1 / z^2) with z = correlation sqrt(rows) > 0; the rest is its own.
+  at::Tensor start_by_labels(const LabelStatistics& labels) const {
     const int64_t count = static_cast<int64_t>(conversions_.size());
     at::Tensor start = at::zeros({count, static_cast<int64_t>(spec_.tasks.size())}, at::kDouble);
     auto rich = [&](int64_t task) {
       const double n = labels.rarer[task].item<double>();
-      return config_.mix_positives > 0 ? n / (n + config_.mix_positives) : 1.0;
+      return n / (n + config_.mix_positives);
     };
     for (int64_t i = 0; i < count; ++i) {
       const int64_t own = conversions_[i];
@@ -275,8 +288,8 @@ class Ektm : public Model {
   at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]
   at::Tensor query_, key_;                      // [d, similarity_width]
   at::Tensor label_similarity_;                 // [T,T]
-  at::Tensor mix_weight_, mix_start_;           // [T,K]
-  at::Tensor own_, barred_;                     // [T,K] bool: the task itself; sources that give nothing
+  std::optional<OnlineRegression> mix_;
+  at::Tensor own_;                              // [T,K] bool: the task itself
   std::vector<BatchedMlp> mlp_;                 // 0 or 1 of each
   std::vector<BatchedLinear> mlp_out_, gate_;
 };

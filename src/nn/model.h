@@ -66,6 +66,9 @@ class Model {
   // Default: sum_t task_weight_t * masked mean of BCE(logits_t).
   virtual LossTerms loss(const ModelOutput& output, const Targets& targets) const;
 
+  // What a model learns from a training batch other than by gradients. Called between its loss and its step, on rows that no step has seen before.
+  virtual void observe(const ModelOutput&, const Targets&) {}
+
   explicit Model(const ModelSpec& spec) : spec_(spec) {}
   const ModelSpec& spec() const { return spec_; }
 

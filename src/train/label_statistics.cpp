@@ -7,7 +7,7 @@ namespace ektm {
 
 bool needs_label_statistics(const RunConfig& config) {
   auto is = [&](const char* key, const char* value) { return config.model[key] && config.model[key].as<std::string>() == value; };
-  return is("similarity", "label") || is("transmit", "mix");
+  return is("similarity", "label") || (is("transmit", "mix") && is("mix_start", "labels"));
 }
 
 LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader_config) {

@@ -26,7 +26,7 @@ Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
 
 double Stepper::learning_rate() const { return config_.learning_rate * learning_rate_factor(config_, steps(), total_steps_); }
 
-LossTerms Stepper::step(const Batch& batch) {
+LossTerms Stepper::step(const Batch& batch, bool first_pass) {
   generator_.set_current_seed(mix64(seed_ ^ mix64(static_cast<uint64_t>(steps()))));
   Context context;
   context.training = true;
@@ -37,8 +37,10 @@ LossTerms Stepper::step(const Batch& batch) {
   LossTerms loss;
   {
     EKTM_PROFILE("loss");
-    loss = network_.model().loss(pass.output, make_targets(batch, static_cast<int64_t>(network_.info().tasks.size())));
+    const Targets targets = make_targets(batch, static_cast<int64_t>(network_.info().tasks.size()));
+    loss = network_.model().loss(pass.output, targets);
     check_finite(loss);
+    if (first_pass) network_.model().observe(pass.output, targets);
   }
   {
     EKTM_PROFILE("backward");

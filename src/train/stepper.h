@@ -16,7 +16,8 @@ class Stepper {
 
   // Step number steps() on `batch`. The random numbers of a step depend on (seed, step) alone. Error Model, before any weight was
   // changed, when the loss is NaN or infinite: `where` names step and task. The result is the loss before it is balanced.
-  LossTerms step(const Batch& batch);
+  // first_pass: no step has seen these rows before.
+  LossTerms step(const Batch& batch, bool first_pass = true);
 
   int64_t steps() const { return dense_.steps(); }
   double learning_rate() const;  // of the dense parameters in the next step

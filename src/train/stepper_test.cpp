@@ -119,6 +119,23 @@ TEST(Stepper, AnInfiniteNumberStopsBeforeAnyWeightChanged) {
   EXPECT_TRUE(at::equal(before, network.parameters().values()));
 }
 
+TEST(Stepper, WhatAModelObservesIsTheFirstPassOnly) {
+  const DatasetInfo info = toy_info("parallel");
+  RunConfig config = config_for("{name: ektm, mix_prior: 1}");
+  Network network(config, info);
+  Stepper stepper(network, config, 4);
+  auto mix = [&] {
+    for (const auto& [name, tensor] : network.state(false))
+      if (name == "transmitter.mix.coefficients") return tensor.clone();
+    return at::Tensor();
+  };
+  const at::Tensor start = mix();
+  stepper.step(toy_batch(info, 64, 1), /*first_pass=*/false);
+  EXPECT_TRUE(at::equal(mix(), start));
+  stepper.step(toy_batch(info, 64, 1), /*first_pass=*/true);
+  EXPECT_FALSE(at::equal(mix(), start));
+}
+
 TEST(Stepper, Bf16IsDeterministicAndNearFloat32) {
   const DatasetInfo info = toy_info("parallel");
   auto train = [&](const std::string& precision) {

@@ -138,7 +138,7 @@ class Trainer {
   void train_step(const Batch& batch) {
     LossTerms loss;
     try {
-      loss = stepper_->step(batch);
+      loss = stepper_->step(batch, /*first_pass=*/state_.epoch == 0);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::Model) throw;
       const fs::path checkpoint = options_.run / "checkpoint.safetensors";

@@ -1,0 +1,161 @@
+// Against the formulas of online_regression.h written out with loops, and against a stream whose coefficients are known.
+#include "nn/online_regression.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/random.h"
+
+namespace ektm {
+namespace {
+
+constexpr double kPrior = 5;
+
+struct Stream {
+  at::Tensor logits, sources, labels, weight;  // [1,B], [K,B], [1,B], [1,B]
+};
+
+// logit P(y = 1) = `intercept` + truth . u. The logits given are those of `coefficients`, plus `offset`.
+Stream draw(Rng& rng, int64_t rows, const std::vector<double>& truth, const at::Tensor& coefficients, double intercept, double offset) {
+  const int64_t sources = static_cast<int64_t>(truth.size());
+  Stream stream{at::zeros({1, rows}, at::kDouble), at::zeros({sources, rows}, at::kDouble), at::zeros({1, rows}, at::kDouble), at::ones({1, rows}, at::kDouble)};
+  auto u = stream.sources.accessor<double, 2>();
+  auto y = stream.labels.accessor<double, 2>();
+  for (int64_t b = 0; b < rows; ++b) {
+    double logit = intercept;
+    for (int64_t j = 0; j < sources; ++j) {
+      u[j][b] = rng.normal();
+      logit += truth[static_cast<size_t>(j)] * u[j][b];
+    }
+    y[0][b] = rng.uniform() < 1 / (1 + std::exp(-logit));
+  }
+  stream.logits = at::matmul(coefficients.to(at::kDouble), stream.sources) + offset;
+  return stream;
+}
+
+at::Tensor row(std::vector<double> values) { return at::tensor(values, at::kDouble).unsqueeze(0); }
+
+// The same by loops. p must predict the number of positives: bisection instead of Newton's method.
+struct ByHand {
+  std::vector<double> start, a, r;
+  std::vector<std::vector<double>> s;
+  int64_t batches = 0;
+  explicit ByHand(std::vector<double> from) : start(from), a(from), r(from.size(), 0.0), s(from.size(), std::vector<double>(from.size(), 0.0)) {}
+
+  void observe(const Stream& stream) {
+    const size_t k = a.size();
+    const int64_t rows = stream.logits.size(1);
+    auto z = stream.logits.accessor<double, 2>();
+    auto u = stream.sources.accessor<double, 2>();
+    auto y = stream.labels.accessor<double, 2>();
+    auto w = stream.weight.accessor<double, 2>();
+    double positives = 0, low = -50, high = 50;
+    for (int64_t b = 0; b < rows; ++b) positives += w[0][b] * y[0][b];
+    auto curvature = [](double q, double label) { return (q * (1 - q) + (label - q) * (label - q)) / 2; };
+    auto p = [&](int64_t b, double shift) { return 1 / (1 + std::exp(-z[0][b] - shift)); };
+    for (int i = 0; i < 200; ++i) {
+      const double middle = (low + high) / 2;
+      double sum = 0;
+      for (int64_t b = 0; b < rows; ++b) sum += w[0][b] * p(b, middle);
+      (sum < positives ? low : high) = middle;
+    }
+    std::vector<double> mean(k, 0), slope(k, 0);
+    double total = 0;
+    for (int64_t b = 0; b < rows; ++b) {
+      const double q = p(b, low), weight = w[0][b] * curvature(q, y[0][b]);
+      total += weight;
+      for (size_t j = 0; j < k; ++j) mean[j] += weight * u[j][b], slope[j] += w[0][b] * (y[0][b] - q) * u[j][b];
+    }
+    ++batches;
+    const double keep = 1 - 1 / static_cast<double>(batches);
+    for (size_t i = 0; i < k; ++i) {
+      r[i] *= keep;
+      for (size_t j = 0; j < k; ++j) {
+        double h = 0;
+        for (int64_t b = 0; b < rows; ++b) {
+          const double q = p(b, low);
+          h += w[0][b] * curvature(q, y[0][b]) * (u[i][b] - mean[i] / total) * (u[j][b] - mean[j] / total);
+        }
+        s[i][j] = keep * s[i][j] + h;
+        r[i] += h * (a[j] - start[j]);
+      }
+      r[i] += slope[i];
+    }
+    // Two sources: Cramer's rule.
+    const double s00 = s[0][0] + kPrior, s11 = s[1][1] + kPrior, s01 = s[0][1], determinant = s00 * s11 - s01 * s01;
+    a = {start[0] + (r[0] * s11 - r[1] * s01) / determinant, start[1] + (r[1] * s00 - r[0] * s01) / determinant};
+  }
+};
+
+TEST(OnlineRegression, ComputesItsFormulas) {
+  ParameterStore store(1, at::kDouble);
+  OnlineRegression regression(store, "r", row({1, 0.25}), at::ones({1, 2}, at::kBool), kPrior);
+  ByHand by_hand({1, 0.25});
+  Rng rng(3);
+  for (int batch = 0; batch < 4; ++batch) {
+    Stream stream = draw(rng, 200, {0.3, 0.8}, regression.coefficients(), -1.5, 0.4 * batch);
+    for (int64_t b = 0; b < 50; ++b) stream.weight[0][b] = b % 3 == 0 ? 0.0 : 0.5;
+    regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
+    by_hand.observe(stream);
+    for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 1e-8) << "batch " << batch;
+  }
+}
+
+TEST(OnlineRegression, FindsTheCoefficientsOfARareLabelWhateverTheIntercept) {
+  for (double offset : {-6.0, 0.0, 3.0}) {  // true: -4.5
+    ParameterStore store(1);
+    OnlineRegression regression(store, "r", row({1, 0, 0}), at::ones({1, 3}, at::kBool), kPrior);
+    Rng rng(4);
+    double positives = 0;
+    for (int batch = 0; batch < 100; ++batch) {
+      Stream stream = draw(rng, 1000, {0.1, 0.9, -0.4}, regression.coefficients(), -4.5, offset);
+      positives += stream.labels.sum().item<double>();
+      regression.observe(stream.logits.to(at::kFloat), stream.sources.to(at::kFloat), stream.labels.to(at::kFloat), stream.weight.to(at::kFloat));
+    }
+    const double error = 3 / std::sqrt(0.75 * positives);  // three standard errors; weights k / n use three quarters of the data
+    const double expected[] = {0.1, 0.9, -0.4};
+    for (int64_t j = 0; j < 3; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), expected[j], error) << "offset " << offset;
+  }
+}
+
+TEST(OnlineRegression, HoldsToItsStartWithoutEvidence) {
+  ParameterStore store(1);
+  const at::Tensor open = at::tensor({1, 1, 0}).to(at::kBool).unsqueeze(0);
+  OnlineRegression regression(store, "r", row({1, 0, 0}), open, kPrior);
+  Rng rng(5);
+  Stream stream = draw(rng, 500, {0, 1, 1}, regression.coefficients(), -1, 0);
+  // No positive, no negative, nothing observed.
+  for (const at::Tensor& labels : {at::zeros({1, 500}), at::ones({1, 500})})
+    regression.observe(stream.logits.to(at::kFloat), stream.sources.to(at::kFloat), labels, at::ones({1, 500}));
+  regression.observe(stream.logits.to(at::kFloat), stream.sources.to(at::kFloat), stream.labels.to(at::kFloat), at::zeros({1, 500}));
+  EXPECT_TRUE(at::equal(regression.coefficients(), row({1, 0, 0}).to(at::kFloat)));
+  // What is closed stays closed, and the rest moves.
+  regression.observe(stream.logits.to(at::kFloat), stream.sources.to(at::kFloat), stream.labels.to(at::kFloat), at::ones({1, 500}));
+  EXPECT_EQ(regression.coefficients()[0][2].item<double>(), 0);
+  EXPECT_GT(regression.coefficients()[0][1].item<double>(), 0.5);
+}
+
+TEST(OnlineRegression, ItsStateIsInTheStore) {
+  // A second regression that is given the state goes on to the same numbers.
+  ParameterStore first(1), second(1);
+  const at::Tensor open = at::ones({1, 2}, at::kBool);
+  OnlineRegression a(first, "r", row({1, 0}), open, kPrior), b(second, "r", row({1, 0}), open, kPrior);
+  Rng rng(6);
+  auto observe = [&](OnlineRegression& regression, const Stream& s) {
+    regression.observe(s.logits.to(at::kFloat), s.sources.to(at::kFloat), s.labels.to(at::kFloat), s.weight.to(at::kFloat));
+  };
+  for (int batch = 0; batch < 3; ++batch) observe(a, draw(rng, 300, {0, 1}, a.coefficients(), -1, 0));
+  for (size_t i = 0; i < first.entries().size(); ++i) {
+    EXPECT_FALSE(first.entries()[i].trainable);
+    second.entries()[i].tensor.copy_(first.entries()[i].tensor);
+  }
+  const Stream next = draw(rng, 300, {0, 1}, a.coefficients(), -1, 0);
+  observe(a, next);
+  observe(b, next);
+  EXPECT_TRUE(at::equal(a.coefficients(), b.coefficients()));
+}
+
+}  // namespace
+}  // namespace ektm
