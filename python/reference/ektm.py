@@ -113,7 +113,7 @@ def observed(output, batch, weights, config, tasks):
                     new["information"][i, j, k] += (s * centred[j] * centred[k]).sum()
                     new["response"][i, j] += (s * centred[j] * centred[k]).sum() * (old["coefficients"] - old["start"])[i, k]
                 new["response"][i, j] += (w * (y - p) * u[j]).sum()
-        ridge = config["mix_prior"] * torch.eye(len(tasks), dtype=torch.float64)
+        ridge = config["mix_prior"] * (1 + config["mix_warmup"] / n) * torch.eye(len(tasks), dtype=torch.float64)
         new["coefficients"][i] += torch.linalg.inv(new["information"][i] + ridge) @ new["response"][i]
     return {f"transmitter.mix.{name}": value.to(weights["head.bias"].dtype) for name, value in new.items()}
 

@@ -39,7 +39,7 @@ struct EktmConfig {
   double transmitter_dropout = 0;
   std::string activation = "relu";
   std::string mix_start = "own";
-  double mix_prior = 30, mix_positives = 1000;
+  double mix_prior = 10, mix_warmup = 200, mix_positives = 1000;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
   void fields(FieldVisitor& v) {
@@ -58,6 +58,8 @@ struct EktmConfig {
             "h = f + sigmoid(G[f;F]) MLP(F); concat: h = [f; MLP(F)]");
     v.field("mix_prior", mix_prior, {0.001, 1e9},
             "mix: how firmly its weights hold to their start; about the number of a task's positives that must speak against it");
+    v.field("mix_warmup", mix_warmup, {0, 1e9},
+            "mix: steps of training after which its logits are half worth their evidence: after n steps the prior weighs 1 + mix_warmup / n times as much");
     v.field("mix_start", mix_start, {"own", "labels"},
             "mix: where its weights start. own: at the task's own logit; labels: a task with few positives at those of tasks whose labels go with its own");
     v.field("mix_positives", mix_positives, {1e-6, 1e12},
@@ -130,7 +132,8 @@ class Ektm : public Model {
       at::Tensor open = at::full({count, all}, config_.router, at::kBool);  // without a router only the roots and the task itself give
       for (int64_t i = 0; i < count; ++i) own_[i][conversions_[i]] = true, open[i][conversions_[i]] = true;
       for (int64_t root : roots_) open.select(1, root).fill_(true);
-      mix_.emplace(store, "transmitter.mix", config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels), open, config_.mix_prior);
+      mix_.emplace(store, "transmitter.mix", config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels), open,
+                   config_.mix_prior, config_.mix_warmup);
     }
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);

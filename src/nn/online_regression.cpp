@@ -4,8 +4,8 @@
 
 namespace ektm {
 
-OnlineRegression::OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, double prior)
-    : prior_(prior), open_(open.to(store.dtype())) {
+OnlineRegression::OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, double prior, double warmup)
+    : prior_(prior), warmup_(warmup), open_(open.to(store.dtype())) {
   const int64_t labels = start.size(0), sources = start.size(1);
   start_ = store.add_buffer(name + ".start", start);
   coefficients_ = store.add_buffer(name + ".coefficients", start.clone());
@@ -36,10 +36,10 @@ void OnlineRegression::observe(const at::Tensor& logits, const at::Tensor& sourc
   // What stays closed is no unknown: it belongs to the rest of the logit.
   const at::Tensor moved = coefficients_ - start_;
   batches_ += 1;
-  const double keep = 1 - 1 / batches_.item<double>();
+  const double batches = batches_.item<double>(), keep = 1 - 1 / batches;
   information_.mul_(keep).add_(information);
   response_.mul_(keep).add_(at::matmul(information, moved.unsqueeze(2)).squeeze(2) + slope);
-  const at::Tensor ridge = prior_ * at::eye(start_.size(1), at::kDouble);
+  const at::Tensor ridge = prior_ * (1 + warmup_ / batches) * at::eye(start_.size(1), at::kDouble);
   coefficients_.copy_(start_.to(at::kDouble) + at::linalg_solve(information_.to(at::kDouble) + ridge, response_.to(at::kDouble)));
 }
 

@@ -9,10 +9,11 @@
 //   H_i = sum_b s_i (u - mean) (u - mean)' [K,K]  information: the mean of the expected and of the empirical one. They are equal where the model
 //                                                 holds; where it fails, on rows that it is sure of, the second keeps the step short
 //   S_i = (1 - 1/n) S_i + H_i,  r_i = (1 - 1/n) r_i + H_i (a_i - start_i) + g_i   in batch n: batch k weighs k / n, since the sources still change
-//   a_i = start_i + (S_i + prior I)^-1 r_i                                        one step of Newton: iterated least squares, online, with a ridge
+//   a_i = start_i + (S_i + prior (1 + warmup / n) I)^-1 r_i                       one step of Newton: iterated least squares, online, with a ridge
 //
-// A batch without a positive or without a negative of label i only ages S_i and r_i. `prior` is in units of information: it outweighs
-// the data until a source, of standard deviation 1 in the logit, has been seen with about so many positives of a rare label.
+// A batch without a positive or without a negative of label i only ages S_i and r_i. `prior` is in units of information: it outweighs the data until a
+// source, of standard deviation 1 in the logit, has been seen with about so many positives of a rare label. `warmup` in batches: what is seen of sources
+// that have hardly begun to learn is discounted.
 #include <ATen/ATen.h>
 
 #include <string>
@@ -24,7 +25,8 @@ namespace ektm {
 class OnlineRegression {
  public:
   // start [T,K]; open [T,K] bool: coefficients elsewhere stay at their start. Its state lives in `store` as buffers, so that a resumed run goes on.
-  OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, double prior);
+  OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, double prior,
+                   double warmup);
 
   const at::Tensor& coefficients() const { return coefficients_; }  // a [T,K]
 
@@ -32,7 +34,7 @@ class OnlineRegression {
   void observe(const at::Tensor& logits, const at::Tensor& sources, const at::Tensor& labels, const at::Tensor& weight);
 
  private:
-  double prior_;
+  double prior_, warmup_;
   at::Tensor open_;                                    // [T,K], 0 or 1
   at::Tensor start_, coefficients_, response_;         // [T,K]
   at::Tensor information_, batches_;                   // [T,K,K], [1]

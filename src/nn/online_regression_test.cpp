@@ -11,7 +11,7 @@
 namespace ektm {
 namespace {
 
-constexpr double kPrior = 5;
+constexpr double kPrior = 5, kWarmup = 2;
 
 struct Stream {
   at::Tensor logits, sources, labels, weight;  // [1,B], [K,B], [1,B], [1,B]
@@ -84,14 +84,14 @@ struct ByHand {
       r[i] += slope[i];
     }
     // Two sources: Cramer's rule.
-    const double s00 = s[0][0] + kPrior, s11 = s[1][1] + kPrior, s01 = s[0][1], determinant = s00 * s11 - s01 * s01;
+    const double ridge = kPrior * (1 + kWarmup / static_cast<double>(batches)), s00 = s[0][0] + ridge, s11 = s[1][1] + ridge, s01 = s[0][1], determinant = s00 * s11 - s01 * s01;
     a = {start[0] + (r[0] * s11 - r[1] * s01) / determinant, start[1] + (r[1] * s00 - r[0] * s01) / determinant};
   }
 };
 
 TEST(OnlineRegression, ComputesItsFormulas) {
   ParameterStore store(1, at::kDouble);
-  OnlineRegression regression(store, "r", row({1, 0.25}), at::ones({1, 2}, at::kBool), kPrior);
+  OnlineRegression regression(store, "r", row({1, 0.25}), at::ones({1, 2}, at::kBool), kPrior, kWarmup);
   ByHand by_hand({1, 0.25});
   Rng rng(3);
   for (int batch = 0; batch < 4; ++batch) {
@@ -106,7 +106,7 @@ TEST(OnlineRegression, ComputesItsFormulas) {
 TEST(OnlineRegression, FindsTheCoefficientsOfARareLabelWhateverTheIntercept) {
   for (double offset : {-6.0, 0.0, 3.0}) {  // true: -4.5
     ParameterStore store(1);
-    OnlineRegression regression(store, "r", row({1, 0, 0}), at::ones({1, 3}, at::kBool), kPrior);
+    OnlineRegression regression(store, "r", row({1, 0, 0}), at::ones({1, 3}, at::kBool), kPrior, kWarmup);
     Rng rng(4);
     double positives = 0;
     for (int batch = 0; batch < 100; ++batch) {
@@ -123,7 +123,7 @@ TEST(OnlineRegression, FindsTheCoefficientsOfARareLabelWhateverTheIntercept) {
 TEST(OnlineRegression, HoldsToItsStartWithoutEvidence) {
   ParameterStore store(1);
   const at::Tensor open = at::tensor({1, 1, 0}).to(at::kBool).unsqueeze(0);
-  OnlineRegression regression(store, "r", row({1, 0, 0}), open, kPrior);
+  OnlineRegression regression(store, "r", row({1, 0, 0}), open, kPrior, kWarmup);
   Rng rng(5);
   Stream stream = draw(rng, 500, {0, 1, 1}, regression.coefficients(), -1, 0);
   // No positive, no negative, nothing observed.
@@ -141,7 +141,7 @@ TEST(OnlineRegression, ItsStateIsInTheStore) {
   // A second regression that is given the state goes on to the same numbers.
   ParameterStore first(1), second(1);
   const at::Tensor open = at::ones({1, 2}, at::kBool);
-  OnlineRegression a(first, "r", row({1, 0}), open, kPrior), b(second, "r", row({1, 0}), open, kPrior);
+  OnlineRegression a(first, "r", row({1, 0}), open, kPrior, kWarmup), b(second, "r", row({1, 0}), open, kPrior, kWarmup);
   Rng rng(6);
   auto observe = [&](OnlineRegression& regression, const Stream& s) {
     regression.observe(s.logits.to(at::kFloat), s.sources.to(at::kFloat), s.labels.to(at::kFloat), s.weight.to(at::kFloat));
