@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
+
+#include "base/threads.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -239,6 +242,42 @@ int64_t part(int64_t total, int64_t most, int64_t unit) {
   return round_up((total + parts - 1) / parts, unit);
 }
 
+// Blocks of the inner dimension: numbers, and pairs when packed.
+struct Depths {
+  int64_t unit, most;
+  Depths(Bf16Unit tiles, int64_t k) : unit(tiles == Bf16Unit::Amx ? 2 * kLanes : 2), most(part(k, kInner, unit)) {}
+  int64_t pairs(int64_t depth) const { return round_up(depth, unit) / 2; }
+};
+
+Block right_block(bool transposed, const float* b, int64_t ldb, int64_t first, int64_t columns, int64_t p, int64_t depth, int64_t pairs) {
+  return {transposed, transposed ? b + first * ldb + p : b + p * ldb + first, ldb, columns, depth, pairs};
+}
+
+// C [m,columns] = A B + scale C, for a packed block of B [depth,columns]. a: at the block's first number.
+void multiply(Bf16Unit unit, bool a_transposed, int64_t m, const float* a, int64_t lda, const uint32_t* b, int64_t columns, int64_t depth, int64_t pairs,
+              float scale, float* c, int64_t ldc) {
+  struct alignas(64) Room {
+    uint32_t a[kRows * kInner / 2];
+  };
+  thread_local const std::unique_ptr<Room> room(new Room);
+  const bool amx = unit == Bf16Unit::Amx;
+  const int64_t tile_rows = amx ? kAmxRows : kVectorRows, row_block = part(m, kRows, tile_rows);
+  for (int64_t i = 0; i < m; i += row_block) {
+    const int64_t rows = std::min(row_block, m - i);
+    const Block left{!a_transposed, a_transposed ? a + i : a + i * lda, lda, rows, depth, pairs};
+    amx ? pack_tiles(left, room->a) : pack_pairs(left, kVectorRows, room->a);
+    for (int64_t y = 0; y < columns; y += kTileColumns)
+      for (int64_t x = 0; x < rows; x += tile_rows)
+        (amx ? amx_tile : vector_tile)(pairs, room->a + x * pairs, b + y * pairs,
+                                       {c + (i + x) * ldc + y, ldc, std::min(tile_rows, rows - x), std::min(kTileColumns, columns - y), scale});
+  }
+}
+
+void scale_only(int64_t m, int64_t n, float beta, float* c, int64_t ldc) {
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
+}
+
 }  // namespace
 
 bool has_bf16_product(Bf16Unit unit) {
@@ -251,35 +290,48 @@ bool has_bf16_product(Bf16Unit unit) {
 
 void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
                   int64_t ldb, float beta, float* c, int64_t ldc) {
-  if (k == 0) {
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = beta == 0 ? 0 : beta * c[i * ldc + j];
-    return;
-  }
-  struct alignas(64) Packed {
-    uint32_t a[kRows * kInner / 2], b[kColumns * kInner / 2];
+  if (k == 0) return scale_only(m, n, beta, c, ldc);
+  struct alignas(64) Room {
+    uint32_t b[kColumns * kInner / 2];
   };
-  thread_local const std::unique_ptr<Packed> packed(new Packed);
-  const bool amx = unit == Bf16Unit::Amx;
-  const AmxTiles tiles(amx);
-  const int64_t tile_rows = amx ? kAmxRows : kVectorRows, k_unit = amx ? 2 * kLanes : 2;
-  const int64_t inner = part(k, kInner, k_unit), row_block = part(m, kRows, tile_rows), column_block = part(n, kColumns, kTileColumns);
+  thread_local const std::unique_ptr<Room> room(new Room);
+  const AmxTiles tiles(unit == Bf16Unit::Amx);
+  const Depths depths(unit, k);
+  const int64_t column_block = part(n, kColumns, kTileColumns);
   for (int64_t j = 0; j < n; j += column_block) {
     const int64_t columns = std::min(column_block, n - j);
-    for (int64_t p = 0; p < k; p += inner) {
-      const int64_t depth = std::min(inner, k - p), pairs = round_up(depth, k_unit) / 2;
-      const float scale = p == 0 ? beta : 1;
-      pack_pairs({b_transposed, b_transposed ? b + j * ldb + p : b + p * ldb + j, ldb, columns, depth, pairs}, kTileColumns, packed->b);
-      for (int64_t i = 0; i < m; i += row_block) {
-        const int64_t rows = std::min(row_block, m - i);
-        const Block left{!a_transposed, a_transposed ? a + p * lda + i : a + i * lda + p, lda, rows, depth, pairs};
-        amx ? pack_tiles(left, packed->a) : pack_pairs(left, kVectorRows, packed->a);
-        for (int64_t y = 0; y < columns; y += kTileColumns)
-          for (int64_t x = 0; x < rows; x += tile_rows)
-            (amx ? amx_tile : vector_tile)(pairs, packed->a + x * pairs, packed->b + y * pairs,
-                                           {c + (i + x) * ldc + j + y, ldc, std::min(tile_rows, rows - x), std::min(kTileColumns, columns - y), scale});
-      }
+    for (int64_t p = 0; p < k; p += depths.most) {
+      const int64_t depth = std::min(depths.most, k - p), pairs = depths.pairs(depth);
+      pack_pairs(right_block(b_transposed, b, ldb, j, columns, p, depth, pairs), kTileColumns, room->b);
+      multiply(unit, a_transposed, m, a_transposed ? a + p * lda : a + p, lda, room->b, columns, depth, pairs, p == 0 ? beta : 1, c + j, ldc);
     }
+  }
+}
+
+Bf16Right::Bf16Right(Bf16Unit unit, bool transposed, int64_t n, int64_t k, const float* b, int64_t ldb) : unit_(unit), n_(n), k_(k) {
+  if (k == 0) return;
+  const Depths depths(unit, k);
+  const int64_t columns = round_up(n, kTileColumns);
+  packed_.reset(new (std::align_val_t(64)) uint32_t[static_cast<size_t>(columns * depths.pairs(k))]);
+  const int64_t worth_a_thread = 1 + (int64_t{1} << 15) / (kTileColumns * k);  // panels
+  parallel_for(0, columns / kTileColumns, worth_a_thread, [&](int64_t first, int64_t last) {
+    const int64_t begin = first * kTileColumns, end = std::min(n, last * kTileColumns);
+    for (int64_t p = 0; p < k; p += depths.most) {
+      const int64_t depth = std::min(depths.most, k - p), pairs = depths.pairs(depth);
+      pack_pairs(right_block(transposed, b, ldb, begin, end - begin, p, depth, pairs), kTileColumns, packed_.get() + columns * (p / 2) + begin * pairs);
+    }
+  });
+}
+
+void Bf16Right::multiply(int64_t m, const float* a, int64_t lda, float beta, float* c, int64_t ldc) const {
+  if (k_ == 0) return scale_only(m, n_, beta, c, ldc);
+  const AmxTiles tiles(unit_ == Bf16Unit::Amx);
+  const Depths depths(unit_, k_);
+  const int64_t columns = round_up(n_, kTileColumns);
+  for (int64_t p = 0; p < k_; p += depths.most) {
+    const int64_t depth = std::min(depths.most, k_ - p);
+    kernels::multiply(unit_, false, m, a + p, lda, packed_.get() + columns * (p / 2), n_, depth, depths.pairs(depth),
+                      p == 0 ? beta : 1, c, ldc);
   }
 }
 
@@ -287,7 +339,11 @@ void bf16_product(Bf16Unit unit, bool a_transposed, bool b_transposed, int64_t m
 
 bool has_bf16_product(Bf16Unit) { return false; }
 void bf16_product(Bf16Unit, bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float, float*, int64_t) {}
+Bf16Right::Bf16Right(Bf16Unit unit, bool, int64_t n, int64_t k, const float*, int64_t) : unit_(unit), n_(n), k_(k) {}
+void Bf16Right::multiply(int64_t, const float*, int64_t, float, float*, int64_t) const {}
 
 #endif
+
+void Bf16Right::Free::operator()(uint32_t* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
 
 }  // namespace ektm::kernels

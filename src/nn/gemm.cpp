@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "nn/kernels.h"
@@ -89,5 +90,21 @@ void gemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k,
   if (m == 0 || n == 0) return;
   product(dgemm_, a_transposed, b_transposed, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
+
+template <class T>
+RightFactor<T>::RightFactor(bool transposed, int64_t n, int64_t k, const T* b, int64_t ldb) : transposed_(transposed), n_(n), k_(k), b_(b), ldb_(ldb) {
+  if constexpr (std::is_same_v<T, float>)
+    if (const auto unit = bf16_unit().load(); unit && precision == Precision::Bf16) packed_.emplace(*unit, transposed, n, k, b, ldb);
+}
+
+template <class T>
+void RightFactor<T>::multiply(int64_t m, const T* a, int64_t lda, T beta, T* c, int64_t ldc) const {
+  if constexpr (std::is_same_v<T, float>)
+    if (packed_) return packed_->multiply(m, a, lda, beta, c, ldc);
+  gemm(false, transposed_, m, n_, k_, a, lda, b_, ldb_, beta, c, ldc);
+}
+
+template class RightFactor<float>;
+template class RightFactor<double>;
 
 }  // namespace ektm

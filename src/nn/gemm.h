@@ -36,6 +36,22 @@ void gemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k,
 void gemm(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb,
           double beta, double* c, int64_t ldc);
 
+// B [k,n] of many products C = A B + beta C, as gemm() makes them with the same bits. In bfloat16 it is rounded and laid out once, here;
+// else, and where the CPU has no such instructions, B is read again by each product and has to outlive it. Threads may share it.
+template <class T>
+class RightFactor {
+ public:
+  RightFactor(bool transposed, int64_t n, int64_t k, const T* b, int64_t ldb);
+  void multiply(int64_t m, const T* a, int64_t lda, T beta, T* c, int64_t ldc) const;
+
+ private:
+  bool transposed_;
+  int64_t n_, k_;
+  const T* b_;
+  int64_t ldb_;
+  std::optional<kernels::Bf16Right> packed_;
+};
+
 namespace detail {
 // By what products with bfloat16 factors are made; nullopt: the float32 product of the rounded factors. Returns what it was. For tests; the
 // CPU decides otherwise.

@@ -92,6 +92,32 @@ TEST(Gemm, Bf16InstructionsTakeAnySize) {
   }
 }
 
+// Of sizes around those of tiles and blocks; in f32, in bf16 by each unit and without one.
+TEST(Gemm, RightFactorMakesTheSameBits) {
+  at::manual_seed(4);
+  auto check = [](const char* what) {
+    for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{{1, 1, 1}, {37, 33, 2}, {300, 545, 31}, {13, 31, 513}, {64, 300, 1200}, {5, 7, 0}})
+      for (bool transposed : {false, true})
+        for (float beta : {0.f, 1.f}) {
+          const at::Tensor a = at::randn({m, k + 3}), b = transposed ? at::randn({n, k + 2}) : at::randn({k, n + 2}), start = at::randn({m, n + 1});
+          const at::Tensor expected = start.clone(), c = start.clone();
+          gemm(false, transposed, m, n, k, a.const_data_ptr<float>(), a.size(1), b.const_data_ptr<float>(), b.size(1), beta, expected.data_ptr<float>(), n + 1);
+          const RightFactor<float> right(transposed, n, k, b.const_data_ptr<float>(), b.size(1));
+          right.multiply(m, a.const_data_ptr<float>(), a.size(1), beta, c.data_ptr<float>(), n + 1);
+          EXPECT_TRUE(at::equal(c, expected)) << what << ' ' << m << ' ' << n << ' ' << k << ' ' << transposed << ' ' << beta;
+          if (k > 0) { EXPECT_FALSE(at::equal(c, start)); }
+        }
+  };
+  check("f32");
+  const PrecisionScope precision(Precision::Bf16);
+  auto units = bf16_units();
+  units.push_back({});
+  for (const auto& unit : units) {
+    const UnitScope scope(unit);
+    check(unit ? *unit == kernels::Bf16Unit::Amx ? "AMX" : "vectors" : "rounded");
+  }
+}
+
 TEST(Gemm, PrecisionEndsWithItsScope) {
   at::manual_seed(2);
   const at::Tensor a = at::randn({5, 70}), b = at::randn({70, 6}), start = at::zeros({5, 6});

@@ -69,10 +69,11 @@ struct FanOut : Function<FanOut> {
       const scalar_t* w = weight.const_data_ptr<scalar_t>();
       const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
+      const RightFactor<scalar_t> map(false, n, in, w, n);
       const Blocks blocks(rows, n);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
-        gemm(false, false, size, n, in, from + first * x.stride(0), x.stride(0), w, n, scalar_t(0), to + first * n, n);
+        map.multiply(size, from + first * x.stride(0), x.stride(0), scalar_t(0), to + first * n, n);
         kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
       });
     });
@@ -100,11 +101,12 @@ struct FanOut : Function<FanOut> {
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("fan_out_input_grad", 1, rows, in, n);
-        const scalar_t* w = weight.const_data_ptr<scalar_t>();
+        std::optional<RightFactor<scalar_t>> map;
+        if (want_x) map.emplace(true, in, n, weight.const_data_ptr<scalar_t>(), n);
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
-          if (want_x) gemm(false, true, size, in, n, pre + first * n, n, w, n, scalar_t(0), dx.data_ptr<scalar_t>() + first * in, in);
+          if (want_x) map->multiply(size, pre + first * n, n, scalar_t(0), dx.data_ptr<scalar_t>() + first * in, in);
         });
       }
       if (has_bias) bias_sums.add_up(db.data_ptr<scalar_t>());
@@ -112,11 +114,11 @@ struct FanOut : Function<FanOut> {
         ProductScope scope("fan_out_weight_grad", 1, in, n, rows);
         const scalar_t* from = x.const_data_ptr<scalar_t>();
         scalar_t* to = dw.data_ptr<scalar_t>();
-        // A share of the inputs' rows for each thread.
-        const int64_t slice = (in + threads() - 1) / threads();
+        // A share of the columns for each thread, in whole lines of the cache.
+        const int64_t slice = (n + 16 * threads() - 1) / (16 * threads()) * 16;
         parallel_for(0, threads(), 1, [&](int64_t first, int64_t last) {
-          for (int64_t i = first * slice; i < std::min(in, last * slice); i += slice)
-            gemm(true, false, std::min(slice, in - i), n, rows, from + i, x.stride(0), pre, n, scalar_t(0), to + i * n, n);
+          for (int64_t j = first * slice; j < std::min(n, last * slice); j += slice)
+            gemm(true, false, in, std::min(slice, n - j), rows, from, x.stride(0), pre + j, n, scalar_t(0), to + j, n);
         });
       }
     });
@@ -125,6 +127,19 @@ struct FanOut : Function<FanOut> {
 };
 
 // --- stacked ----------------------------------------------------------------------------------------------------------
+
+// The maps of a stack of [in+in2,out] weights: those of x, or their transposes, and likewise those of x2.
+template <class T>
+struct StackedMaps {
+  std::vector<RightFactor<T>> first, second;
+  StackedMaps(bool transposed, int64_t count, int64_t in, int64_t in2, int64_t out, const T* weight) {
+    auto map = [&](int64_t k, const T* from) { return transposed ? RightFactor<T>(true, k, out, from, out) : RightFactor<T>(false, out, k, from, out); };
+    for (int64_t e = 0; e < count; ++e, weight += (in + in2) * out) {
+      first.push_back(map(in, weight));
+      if (in2 > 0) second.push_back(map(in2, weight + in * out));
+    }
+  }
+};
 
 struct Stacked : Function<Stacked> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const std::optional<at::Tensor>& x2_in, const at::Tensor& weight,
@@ -137,18 +152,17 @@ struct Stacked : Function<Stacked> {
     const kernels::Dropout dropout{static_cast<uint32_t>(seed), static_cast<uint32_t>(drop_below), static_cast<float>(scale)};
     ProductScope scope("stacked", count, rows, out, in + in2);
     EKTM_DISPATCH(x, [&] {
-      const scalar_t* w = weight.const_data_ptr<scalar_t>();
       const scalar_t* b = bias ? bias->const_data_ptr<scalar_t>() : nullptr;
       scalar_t* to = y.data_ptr<scalar_t>();
       const Rows<const scalar_t> from = const_rows<scalar_t>(x), from2 = x2_in ? const_rows<scalar_t>(x2) : from;
+      const StackedMaps<scalar_t> maps(false, count, in, in2, out, weight.const_data_ptr<scalar_t>());
       const Blocks blocks(rows, n);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
         for (int64_t e = 0; e < count; ++e) {
-          const scalar_t* own = w + e * (in + in2) * out;
           scalar_t* result = to + first * n + e * out;
-          gemm(false, false, size, out, in, from.at(first, e / repeat), from.row_stride, own, out, scalar_t(0), result, n);
-          if (in2 > 0) gemm(false, false, size, out, in2, from2.at(first, e), from2.row_stride, own + in * out, out, scalar_t(1), result, n);
+          maps.first[e].multiply(size, from.at(first, e / repeat), from.row_stride, scalar_t(0), result, n);
+          if (in2 > 0) maps.second[e].multiply(size, from2.at(first, e), from2.row_stride, scalar_t(1), result, n);
         }
         kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
       });
@@ -179,20 +193,19 @@ struct Stacked : Function<Stacked> {
       Partial<scalar_t> bias_sums(has_bias ? blocks.count : 0, n);
       {
         ProductScope scope("stacked_input_grad", count, rows, in + in2, out);
-        const scalar_t* w = weight.const_data_ptr<scalar_t>();
+        const StackedMaps<scalar_t> maps(true, count, in, in2, out, weight.const_data_ptr<scalar_t>());
         blocks.parallel([&](int64_t block) {
           const int64_t first = blocks.begin(block), size = blocks.size(block);
           g.make<scalar_t>(first, size, scale, has_bias ? bias_sums.at(block) : nullptr);
           for (int64_t e = 0; e < count; ++e) {
-            const scalar_t* own = w + e * (in + in2) * out;
             const scalar_t* up = pre + first * n + e * out;
             if (want_x) {
               const Rows<scalar_t> to = mutable_rows<scalar_t>(dx);
-              gemm(false, true, size, in, out, up, n, own, out, scalar_t(e % repeat ? 1 : 0), to.at(first, e / repeat), to.row_stride);
+              maps.first[e].multiply(size, up, n, scalar_t(e % repeat ? 1 : 0), to.at(first, e / repeat), to.row_stride);
             }
             if (want_x2) {
               const Rows<scalar_t> to = mutable_rows<scalar_t>(dx2);
-              gemm(false, true, size, in2, out, up, n, own + in * out, out, scalar_t(0), to.at(first, e), to.row_stride);
+              maps.second[e].multiply(size, up, n, scalar_t(0), to.at(first, e), to.row_stride);
             }
           }
         });
