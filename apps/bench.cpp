@@ -141,8 +141,8 @@ void add_bench_command(CLI::App& app) {
   command->footer(
       "Examples:\n"
       "  ektm bench configs/simulated/bench.yaml --output runs/bench\n"
-      "  ektm bench configs/kuairand/plan.yaml --set parallel=4 --output runs/kuairand\n"
-      "  ektm bench configs/kuairand/plan.yaml --check\n"
+      "  ektm bench configs/kuairand/plan.yaml --raw RAW --set parallel=4 --output runs/kuairand\n"
+      "  ektm bench configs/kuairand/plan.yaml --raw RAW --check\n"
       "  ektm bench configs/results/*.yaml --raw RAW --output runs/results --update docs/results.md\n"
       "The folder gets runs/DATASET/MODEL/seed-N (ordinary run folders), trials/, results.md, .csv, .tex, .json and report.html.\n"
       "Ctrl-C stops after a checkpoint; the same command goes on. The numbers do not depend on interruptions, nor on `parallel`.");
