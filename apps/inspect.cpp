@@ -78,6 +78,11 @@ void run(const Arguments& arguments) {
       if (inspected[key].contains(task.name)) std::printf("  %-24s %6.3f\n", task.name.c_str(), inspected[key][task.name].get<double>());
   };
   print_tasks("gates", "transmitter gates: mean opening (0 = closed, 1 = open)");
+  if (inspected.contains("heads")) {
+    std::printf("\nhead that serves (serve: validated)\n");
+    for (const auto& task : predictor.info().tasks)
+      if (inspected["heads"].contains(task.name)) std::printf("  %-24s %s\n", task.name.c_str(), inspected["heads"][task.name].get<std::string>().c_str());
+  }
   print_tasks("clipped_propensities", "share of rows whose propensity is clipped");
   if (inspected.contains("expert_gates")) {
     const auto& matrix = inspected["expert_gates"]["matrix"];

@@ -1,6 +1,7 @@
 """`ektm predict` on raw rows gives the scores that `ektm evaluate` measures on the encoded ones: its metrics, computed again."""
 
 import json
+import re
 import shutil
 
 import numpy
@@ -31,10 +32,32 @@ def scored(request, tmp_path_factory):
         ",".join(f"{task}=0.3" for task, parent in PARENTS[request.param].items() if parent),
     )
     config = write_config(folder / "config.yaml", logs.data)
-    succeed("train", config, "--output", folder / "run", "--quiet")
+    serve = {"parallel": "enhanced", "sequential": "validated"}[request.param]
+    succeed("train", config, "--set", f"model.serve={serve}", "--output", folder / "run", "--quiet")
     succeed("predict", folder / "run", "--input", logs.raw / "test.parquet", "--output", folder / "scores.parquet", "--quiet")
     rows = pyarrow.parquet.read_table(logs.raw / "test.parquet")
     return logs, folder / "run", PARENTS[request.param], rows, pyarrow.parquet.read_table(folder / "scores.parquet")
+
+
+def test_the_head_that_is_better_on_the_validation_split_serves(scored):
+    """serve: validated, by the run's own files; `ektm inspect` names the heads."""
+    _, folder, parents, _, _ = scored
+    results = json.loads((folder / "metrics-valid.json").read_text())["results"]
+    by_head = {(r["task"], r["head"]): r["auc"] for r in results if r["quantity"] == "cvr" and not r["scenario"]}
+    heads = json.loads((folder / "inspect.json").read_text()).get("heads")
+    conversions = [task for task, parent in parents.items() if parent]
+    if "pay" in conversions and "cart" not in conversions:  # parallel: serve: enhanced
+        assert heads is None
+        return
+    assert sorted(heads) == sorted(conversions)
+    for task in conversions:
+        assert by_head[task, "served"] >= by_head[task, "base"]
+        assert heads[task] in ("base", "enhanced")
+        if heads[task] == "base":
+            assert by_head[task, "served"] == by_head[task, "base"]
+    shown = succeed("inspect", folder)
+    for task in conversions:
+        assert re.search(rf"{task} +{heads[task]}\n", shown)
 
 
 # --------------------------------------------------------------------------------------------------------------- own metrics

@@ -24,6 +24,12 @@ from support import (
 # A model with dropout, a schedule over the whole run and moments in every optimiser; another with none of them in common.
 VARIANTS = {
     "ektm, dropout, cosine": {
+        "model": {
+            "name": "ektm",
+            "transmitter_dropout": 0.2,
+            "serve": "validated",
+            "backbone": {"name": "mmoe", "experts": 2, "expert_hidden": [16], "tower_hidden": [8], "dropout": 0.1},
+        },
         "optimizer": {"schedule": "cosine", "warmup_steps": 20, "weight_decay": 0.01, "clip_norm": 1.0},
     },
     "ple, adagrad, linear": {

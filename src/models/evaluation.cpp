@@ -105,6 +105,23 @@ ValidationResult validate_network(const Network& network, const Dataset& dataset
   return result;
 }
 
+void choose_heads(Network& network, const Dataset& dataset, int64_t batch_rows) {
+  at::Tensor choice = network.model().head_choice();
+  if (!choice.defined()) return;
+  choice.fill_(1);
+  EvaluationOptions options;
+  options.batch_rows = batch_rows;
+  options.by_scenario = options.show_progress = false;
+  std::map<std::string, std::map<std::string, std::optional<double>>> auc;  // by task and head
+  for (const auto& result : evaluate_network(network, dataset, "", "valid", options).results)
+    if (result.quantity != "ctcvr") auc[result.task][result.head] = result.metrics.auc;  // of the served head: the enhanced one
+  const auto& tasks = network.info().tasks;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    auto& heads = auc[tasks[t].name];
+    if (heads["base"] && heads["served"] && *heads["base"] > *heads["served"]) choice[static_cast<int64_t>(t)] = 0;
+  }
+}
+
 bool metric_is_better_when_larger(const std::string& metric) { return metric.find("logloss") == std::string::npos; }
 
 double ValidationResult::selection(const EarlyStoppingConfig& config, const std::vector<TaskInfo>& infos) const {
@@ -183,6 +200,10 @@ nlohmann::json inspect_network(const Network& network, const Dataset& dataset, i
     at::Tensor mean = sums[name] / static_cast<double>(rows);
     for (size_t i = 0; i < conversions.size(); ++i) json[key][conversions[i]] = mean[static_cast<int64_t>(i)].item<double>();
   }
+  if (const at::Tensor choice = network.model().head_choice(); choice.defined())
+    for (size_t t = 0; t < all.size(); ++t)
+      if (std::find(conversions.begin(), conversions.end(), all[t]) != conversions.end())
+        json["heads"][all[t]] = choice[static_cast<int64_t>(t)].item<double>() > 0 ? "enhanced" : "base";
   return json;
 }
 

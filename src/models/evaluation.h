@@ -32,7 +32,10 @@ struct ValidationResult {
 bool metric_is_better_when_larger(const std::string& metric);
 ValidationResult validate_network(const Network& network, const Dataset& dataset, int64_t batch_rows);
 
-// inspect.json: {"parameters": [{"part", "count"}], "tables": [...], "similarity": {"tasks", "matrix"}, "gates": {task: value},
+// Fills Model::head_choice(), if the model has one: a task serves its base head where that has the higher AUC on `dataset`.
+void choose_heads(Network& network, const Dataset& dataset, int64_t batch_rows);
+
+// inspect.json: {"parameters": [{"part", "count"}], "tables": [...], "similarity": {"tasks", "matrix"}, "gates": {task: value}, "heads": {task: head},
 // "expert_gates": {"tasks", "matrix"}}; the averages run over `dataset` (at most `max_rows` rows).
 nlohmann::json inspect_network(const Network& network, const Dataset& dataset, int64_t max_rows);
 

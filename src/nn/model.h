@@ -69,6 +69,10 @@ class Model {
   // What a model learns from a training batch other than by gradients. Called between its loss and its step, on rows that no step has seen before.
   virtual void observe(const ModelOutput&, const Targets&) {}
 
+  // EKTM that serves each task's better head: a buffer [K], 1: the enhanced head (at first), 0: the base head. Filled after training, by
+  // what the validation split says. Undefined where nothing is to be chosen.
+  virtual at::Tensor head_choice() const { return {}; }
+
   explicit Model(const ModelSpec& spec) : spec_(spec) {}
   const ModelSpec& spec() const { return spec_; }
 

@@ -171,11 +171,7 @@ class Trainer {
       state_.best_value = value;
       state_.best_step = state_.step;
       state_.bad_validations = 0;
-      TensorFile file;
-      file.tensors = network_.state(false);
-      file.metadata["step"] = std::to_string(state_.step);
-      file.metadata["schema_hash"] = network_.info().schema_hash;
-      save_tensors(options_.run / "model.safetensors", file);
+      save_model();
     } else {
       ++state_.bad_validations;
     }
@@ -214,6 +210,14 @@ class Trainer {
     state_.loss_steps = 0;
     log_info("step {:>6}  loss {:.4f}  {} {:.5f}{}  auc:{}", state_.step, line["train_loss"]["total"].get<double>(),
              config_.train.early_stopping.metric, value, state_.best_step == state_.step ? " *" : "  ", shown);
+  }
+
+  void save_model() {
+    TensorFile file;
+    file.tensors = network_.state(false);
+    file.metadata["step"] = std::to_string(state_.best_step);
+    file.metadata["schema_hash"] = network_.info().schema_hash;
+    save_tensors(options_.run / "model.safetensors", file);
   }
 
   void append_history(const Json& line) {
@@ -292,6 +296,10 @@ class Trainer {
     const fs::path& run = options_.run;
     TensorFile best = load_tensors(run / "model.safetensors");
     load_into(best, network_.state(false), run / "model.safetensors");
+    if (network_.model().head_choice().defined()) {
+      choose_heads(network_, *valid_, config_.train.evaluate_batch_rows);
+      save_model();
+    }
     Json inspected = inspect_network(network_, *valid_, 100000);
     inspected["training"] = {{"seconds", outcome.seconds}, {"samples_per_s", outcome.samples_per_s}, {"steps", outcome.steps},
                              {"best_step", outcome.best_step}, {"threads", threads()},
