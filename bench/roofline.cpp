@@ -196,6 +196,7 @@ int run(int argc, char** argv) {
   std::printf("ektm(mmoe) takes %.1f %% more time a step than mmoe.\n\n", 100 * (ratio - 1));
   json["ektm_over_backbone"] = ratio;
 
+  use_threads(threads);  // the bare products set libtorch's own
   print_profiles(*trainings[2], *trainings[4], steps, size.batch);
   std::printf("%s\n", json.dump().c_str());
   return 0;
