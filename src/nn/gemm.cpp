@@ -99,6 +99,7 @@ RightFactor<T>::RightFactor(bool transposed, int64_t n, int64_t k, const T* b, i
 
 template <class T>
 void RightFactor<T>::multiply(int64_t m, const T* a, int64_t lda, T beta, T* c, int64_t ldc) const {
+  if (m == 0 || n_ == 0) return;
   if constexpr (std::is_same_v<T, float>)
     if (packed_) return packed_->multiply(m, a, lda, beta, c, ldc);
   gemm(false, transposed_, m, n_, k_, a, lda, b_, ldb_, beta, c, ldc);
