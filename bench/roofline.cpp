@@ -36,8 +36,9 @@ std::map<Shape, int64_t> products_of_a_step(Training& training) {
       at::RecordFunctionCallback([](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
         const std::string_view name = function.name();
         const auto inputs = function.inputs();
-        if ((name.starts_with("fan_out") || name.starts_with("stacked")) && inputs.size() == 4)
-          ++(*recorded)[{inputs[0].toInt(), inputs[1].toInt(), inputs[2].toInt(), inputs[3].toInt()}];
+        if (name.starts_with("fan_out") || name.starts_with("stacked") || name.starts_with("transfer"))
+          for (size_t i = 0; i + 4 <= inputs.size(); i += 4)
+            ++(*recorded)[{inputs[i].toInt(), inputs[i + 1].toInt(), inputs[i + 2].toInt(), inputs[i + 3].toInt()}];
         return nullptr;
       }).needsInputs(true).scopes({at::RecordScope::USER_SCOPE}));
   training.step();

@@ -26,7 +26,7 @@
 #include "nn/layers.h"
 #include "nn/online_regression.h"
 #include "nn/ops.h"
-#include "nn/router.h"
+#include "nn/transfer.h"
 
 namespace ektm {
 namespace {
@@ -113,20 +113,20 @@ class Ektm : public Model {
     base_weight_ = store.add("head.weight", {all, width, 1}, Init::Xavier);
     base_bias_ = store.add("head.bias", {all, 1, 1}, Init::Zero);
     if (config_.router && config_.similarity == "dot") {
-      query_ = store.add("router.query", {width, config_.similarity_width}, Init::Xavier);
-      key_ = store.add("router.key", {width, config_.similarity_width}, Init::Xavier);
+      router_.query = store.add("router.query", {width, config_.similarity_width}, Init::Xavier);
+      router_.key = store.add("router.key", {width, config_.similarity_width}, Init::Xavier);
     }
     if (config_.router && config_.similarity == "label") {
       if (!spec.labels.similarity.defined())
         fail(ErrorKind::Internal, "model.similarity", "the correlation of the labels was not given.");
-      label_similarity_ = store.add_buffer("router.label_similarity", select(spec.labels.similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
+      router_.fixed = store.add_buffer("router.label_similarity", select(spec.labels.similarity.detach(), 0).index_select(1, at::tensor(conversions_)));
     }
     int64_t enhanced_width = width;
-    const bool mix = config_.transmitter && config_.transmit == "mix", residual = mix || (config_.transmitter && config_.transmit == "residual");
+    const bool mix = config_.transmitter && config_.transmit == "mix";
     if (config_.transmitter) {
       mlp_.emplace_back(store, "transmitter.mlp", count, width, MlpConfig{config_.transmitter_hidden, config_.activation, config_.transmitter_dropout}, false);
       // Zero at the start: the transfer has to earn its place. The residual form has its zero in the head instead.
-      mlp_out_.emplace_back(store, "transmitter.out", count, mlp_[0].out(), width, true, residual ? Init::Xavier : Init::Zero);
+      mlp_out_.emplace_back(store, "transmitter.out", count, mlp_[0].out(), width, true, residual() ? Init::Xavier : Init::Zero);
       if (config_.transmit == "concat") {
         enhanced_width = 2 * width;
       } else {
@@ -141,7 +141,7 @@ class Ektm : public Model {
       mix_.emplace(store, "transmitter.mix", config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels), open,
                    config_.mix_prior, config_.mix_warmup);
     }
-    enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual ? Init::Zero : Init::Xavier);
+    enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual() ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
     if (config_.serve == "validated") head_choice_ = store.add_buffer("serve.enhanced", at::ones({all}));
   }
@@ -152,31 +152,42 @@ class Ektm : public Model {
 
   ModelOutput forward(const at::Tensor& x, Context& context) override {
     ModelOutput output;
-    at::Tensor features = backbone_->features(x, context, output);
-    const ops::Routed routed = route(features, context, output);
-    output.base_logits = ops::heads(routed.features, base_weight_, base_bias_);
-    const at::Tensor &packet = routed.packet, own = config_.detach_own ? routed.own.detach() : routed.own;  // F, f [T,B,d]
-    at::Tensor& enhanced = output.enhanced_logits;                         // [T,B]
-    if (!config_.transmitter) {
-      enhanced = ops::heads(own + packet, enhanced_weight_, enhanced_bias_);
+    const at::Tensor features = backbone_->features(x, context, output);
+    at::Tensor& enhanced = output.enhanced_logits;  // [T,B]
+    if (fused()) {
+      const std::vector<BatchedLinear>& hidden = mlp_[0].layers();
+      const ops::Transferred moved =
+          ops::transfer(features, router_, {hidden[0].weight(), hidden[0].bias(), mlp_out_[0].weight(), mlp_out_[0].bias(), gate_[0].weight(),
+                                            gate_[0].bias(), enhanced_weight_, config_.transmitter_dropout}, context);
+      output.base_logits = ops::heads(moved.features, base_weight_, base_bias_);
+      enhanced = moved.logits;
+      if (context.diagnose) diagnose(moved.similarity, gate_[0].forward(select(features, 0), context, moved.packet), output);
     } else {
-      at::Tensor message = mlp_out_[0].forward(mlp_[0].forward(packet, context), context);
-      if (config_.transmit == "concat") {
-        const int64_t width = own.size(2);
-        enhanced = ops::heads(own, enhanced_weight_.narrow(1, 0, width).contiguous(), enhanced_bias_) +
-                   ops::heads(message, enhanced_weight_.narrow(1, width, width).contiguous(), {});
+      const ops::Routed routed = route(features);
+      const at::Tensor own = config_.detach_own ? routed.own.detach() : routed.own;  // f [T,B,d]
+      output.base_logits = ops::heads(routed.features, base_weight_, base_bias_);
+      if (!config_.transmitter) {
+        enhanced = ops::heads(own + routed.packet, enhanced_weight_, enhanced_bias_);
+        if (context.diagnose) diagnose(routed.similarity, {}, output);
       } else {
-        at::Tensor gate = gate_[0].forward(own, context, routed.packet_again);  // before its sigmoid
-        if (context.diagnose) output.diagnostics.emplace_back("gate_opening", at::sigmoid(gate.detach()).mean({1, 2}));
-        enhanced = ops::gated_heads(gate, message, enhanced_weight_);
-        if (config_.transmit == "gate") {
-          enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
+        const at::Tensor message = mlp_out_[0].forward(mlp_[0].forward(routed.packet, context), context);
+        at::Tensor gate;  // before its sigmoid
+        if (config_.transmit == "concat") {
+          const int64_t width = own.size(2);
+          enhanced = ops::heads(own, enhanced_weight_.narrow(1, 0, width).contiguous(), enhanced_bias_) +
+                     ops::heads(message, enhanced_weight_.narrow(1, width, width).contiguous(), {});
         } else {
-          const bool mix = mix_.has_value();
-          if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_->coefficients());
-          enhanced = enhanced + (mix ? mixed(output.base_logits) : own_logits(select(output.base_logits, 0))) + enhanced_bias_.squeeze(2);
+          gate = gate_[0].forward(own, context, routed.packet_again);
+          enhanced = ops::gated_heads(gate, message, enhanced_weight_);
+          if (config_.transmit == "gate") enhanced = enhanced + ops::heads(own, enhanced_weight_, enhanced_bias_);
         }
+        if (context.diagnose) diagnose(routed.similarity, gate, output);
       }
+    }
+    if (residual()) {
+      const bool mix = mix_.has_value();
+      if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_->coefficients());
+      enhanced = enhanced + (mix ? mixed(output.base_logits) : own_logits(select(output.base_logits, 0))) + enhanced_bias_.squeeze(2);
     }
     const at::Tensor served = head_choice_.defined() ? at::where(select(head_choice_, 0).unsqueeze(1) > 0, enhanced, select(output.base_logits, 0)) : enhanced;
     output.logits = roots_.empty() ? served : output.base_logits.index_copy(0, at::tensor(conversions_), served);
@@ -233,6 +244,16 @@ class Ektm : public Model {
     return all.index_select(dimension, at::tensor(conversions_));
   }
 
+  // Whether a CVR task's logit is a sum of base logits and v_i t_i.
+  bool residual() const { return config_.transmitter && (config_.transmit == "mix" || config_.transmit == "residual"); }
+  // Whether ops::transfer can make v_i t_i in one go.
+  bool fused() const { return residual() && config_.router && config_.transmitter_hidden.size() == 1 && config_.activation == "relu"; }
+
+  static void diagnose(const at::Tensor& similarity, const at::Tensor& gate, ModelOutput& output) {
+    if (similarity.defined()) output.diagnostics.emplace_back("similarity", similarity.mean(0));
+    if (gate.defined()) output.diagnostics.emplace_back("gate_opening", at::sigmoid(gate.detach()).mean({1, 2}));
+  }
+
   at::Tensor own_logits(const at::Tensor& logits) const { return config_.detach_own ? logits.detach() : logits; }
 
   // sum_j a_ij u_j + b_i. [K,B] -> [T,B]
@@ -281,12 +302,8 @@ class Ektm : public Model {
     return labels * mean(positive) + (1 - labels) * mean(negative);
   }
 
-  ops::Routed route(const at::Tensor& features, const Context& context, ModelOutput& output) const {
-    if (config_.router) {
-      ops::Routed routed = ops::route(features, query_, key_, label_similarity_, router_);
-      if (context.diagnose) output.diagnostics.emplace_back("similarity", routed.similarity.mean(0));
-      return routed;
-    }
+  ops::Routed route(const at::Tensor& features) const {
+    if (config_.router) return ops::route(features, router_);
     at::Tensor roots = features.index_select(0, at::tensor(roots_)).mean(0, /*keepdim=*/true);
     if (config_.detach_sources) roots = roots.detach();
     at::Tensor own = select(features, 0), packet = roots.expand(own.sizes());
@@ -299,8 +316,6 @@ class Ektm : public Model {
   std::vector<int64_t> roots_, conversions_;
   at::Tensor base_weight_, base_bias_;          // [K,d,1], [K,1,1]
   at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]
-  at::Tensor query_, key_;                      // [d, similarity_width]
-  at::Tensor label_similarity_;                 // [T,T]
   at::Tensor head_choice_;                      // [K]
   std::optional<OnlineRegression> mix_;
   at::Tensor own_;                              // [T,K] bool: the task itself

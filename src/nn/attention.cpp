@@ -92,17 +92,17 @@ class Pass {
       kernels::pair_inputs(count(group, s), d, group.values + group.offsets[s] * group.values_stride, group.values_stride,
                            group.query + s * group.query_stride, input + (group.offsets[s] - first) * 2 * d);
     gemm(false, false, samples, n, d, group.query + begin * group.query_stride, group.query_stride, network.query.data(), n, T(0), query, n);
-    kernels::finish_linear(samples, n, 0, network.biases[0], false, {}, query);
+    kernels::finish_linear(samples, n, n, 0, 0, network.biases[0], false, {}, query);
     T* y = room(hidden_[0], positions_ * n);
     gemm(false, false, positions_, n, 2 * d, input, 2 * d, network.first.data(), n, T(0), y, n);
     for (int64_t s = begin; s < end; ++s)
-      kernels::finish_linear(count(group, s), n, 0, query + (s - begin) * n, layout_.relu(0), {}, y + (group.offsets[s] - first) * n);
+      kernels::finish_linear(count(group, s), n, n, 0, 0, query + (s - begin) * n, layout_.relu(0), {}, y + (group.offsets[s] - first) * n);
     for (size_t l = 1; l < layout_.layers(); ++l) {
       const int64_t in = layout_.sizes[l - 1], out = layout_.sizes[l];
       const T* x = y;
       y = room(hidden_[l], positions_ * out);
       gemm(false, false, positions_, out, in, x, in, network.weights[l], out, T(0), y, out);
-      kernels::finish_linear(positions_, out, 0, network.biases[l], layout_.relu(l), {}, y);
+      kernels::finish_linear(positions_, out, out, 0, 0, network.biases[l], layout_.relu(l), {}, y);
     }
     return y;
   }

@@ -99,9 +99,9 @@ inline __attribute__((always_inline)) uint32_t row_seed(const Dropout& dropout, 
   return hash32(dropout.seed ^ hash32(static_cast<uint32_t>(row)));
 }
 
-EKTM_BODY void finish_linear_body(int64_t rows, int64_t n, int64_t first_row, const T* __restrict bias, bool relu, const Dropout& dropout,
-                                  T* __restrict y) {
-  for (int64_t r = 0; r < rows; ++r, y += n) {
+EKTM_BODY void finish_linear_body(int64_t rows, int64_t n, int64_t stride, int64_t first_row, int64_t first_column, const T* __restrict bias,
+                                  bool relu, const Dropout& dropout, T* __restrict y) {
+  for (int64_t r = 0; r < rows; ++r, y += stride) {
     if (bias)
       for (int64_t i = 0; i < n; ++i) y[i] += bias[i];
     // Written so that NaN stays NaN.
@@ -110,7 +110,7 @@ EKTM_BODY void finish_linear_body(int64_t rows, int64_t n, int64_t first_row, co
     if (dropout.drop_below > 0) {
       const uint32_t seed = row_seed(dropout, first_row + r);
       const T scale = static_cast<T>(dropout.scale);
-      for (int64_t i = 0; i < n; ++i) y[i] = keeps(dropout, seed, static_cast<uint32_t>(i)) ? y[i] * scale : T(0);
+      for (int64_t i = 0; i < n; ++i) y[i] = keeps(dropout, seed, static_cast<uint32_t>(first_column + i)) ? y[i] * scale : T(0);
     }
   }
 }
@@ -217,6 +217,17 @@ EKTM_BODY T dot(int64_t n, const T* __restrict x, const T* __restrict y) {
   return sum;
 }
 
+// sum_i x_i y_i z_i
+EKTM_BODY T dot3(int64_t n, const T* __restrict x, const T* __restrict y, const T* __restrict z) {
+  T lanes[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t l = 0; l < 8; ++l) lanes[l] += x[i + l] * y[i + l] * z[i + l];
+  T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+  for (; i < n; ++i) sum += x[i] * y[i] * z[i];
+  return sum;
+}
+
 EKTM_BODY void mix_grad_body(int64_t rows, int64_t count, int64_t n, int64_t width, const T* __restrict gates, const T* const* inputs,
                              const int64_t* strides, const int32_t* index, Rows<const T> grad, T scale, const uint8_t* mask, T* __restrict gate_grad,
                              T* const* input_grads, const int64_t* grad_strides) {
@@ -256,13 +267,7 @@ EKTM_BODY void gated_dots_body(int64_t rows, int64_t n, const T* __restrict gate
   for (int64_t r = 0; r < rows; ++r) {
     T* __restrict row = s + r * s_stride;
     for (int64_t i = 0; i < n; ++i) row[i] = 1 / (1 + exponential(-gate[r * gate_stride + i]));
-    T lanes[8] = {};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-      for (int64_t l = 0; l < 8; ++l) lanes[l] += w[i + l] * row[i + l] * m[r * m_stride + i + l];
-    T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-    for (; i < n; ++i) sum += w[i] * row[i] * m[r * m_stride + i];
-    out[r] = sum;
+    out[r] = dot3<T>(n, w, row, m + r * m_stride);
   }
 }
 
@@ -282,6 +287,40 @@ EKTM_BODY void gated_dots_grad_body(int64_t rows, int64_t n, const T* __restrict
       dw[i] += weight * open[i] * message[i];
     }
   }
+}
+
+EKTM_BODY void transmit_body(int64_t rows, int64_t n, const T* __restrict gate_bias, const T* __restrict m_bias, const T* __restrict w,
+                             T* __restrict gate, int64_t gate_stride, T* __restrict m, int64_t m_stride, T* __restrict out) {
+  for (int64_t r = 0; r < rows; ++r, gate += gate_stride, m += m_stride) {
+    for (int64_t i = 0; i < n; ++i) gate[i] = 1 / (1 + exponential(-(gate[i] + gate_bias[i])));
+    for (int64_t i = 0; i < n; ++i) m[i] += m_bias[i];
+    out[r] = dot3<T>(n, w, gate, m);
+  }
+}
+
+EKTM_BODY void transmit_grad_body(int64_t rows, int64_t n, const T* __restrict gate, int64_t gate_stride, const T* __restrict m, int64_t m_stride,
+                                  const T* __restrict w, const T* __restrict g, T* __restrict dgate, int64_t dgate_stride, T* __restrict dm,
+                                  int64_t dm_stride, T* __restrict dgate_bias, T* __restrict dm_bias, T* __restrict dw) {
+  for (int64_t r = 0; r < rows; ++r, gate += gate_stride, m += m_stride, dgate += dgate_stride, dm += dm_stride) {
+    const T weight = g[r];
+    for (int64_t i = 0; i < n; ++i) {
+      const T open = weight * gate[i], up = w[i] * open, closing = up * m[i] * (1 - gate[i]);
+      dm[i] = up;
+      dgate[i] = closing;
+      dm_bias[i] += up;
+      dgate_bias[i] += closing;
+      dw[i] += open * m[i];
+    }
+  }
+}
+
+EKTM_BODY void relu_grad_body(int64_t rows, int64_t n, const T* __restrict y, int64_t y_stride, T scale, T* __restrict d, int64_t d_stride,
+                              T* __restrict dbias) {
+  for (int64_t r = 0; r < rows; ++r, y += y_stride, d += d_stride)
+    for (int64_t i = 0; i < n; ++i) {
+      d[i] = y[i] > 0 ? d[i] * scale : T(0);
+      dbias[i] += d[i];
+    }
 }
 
 EKTM_BODY void scores_body(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores) {
@@ -353,8 +392,9 @@ EKTM_BODY void weighted_sum_body(int64_t rows, int64_t n, const T* __restrict w,
 }  // namespace
 
 #define EKTM_DEFINE_KERNELS(T)                                                                                                            \
-  EKTM_CLONES void finish_linear(int64_t rows, int64_t n, int64_t first_row, const T* bias, bool relu, const Dropout& dropout, T* y) {    \
-    finish_linear_body<T>(rows, n, first_row, bias, relu, dropout, y);                                                                    \
+  EKTM_CLONES void finish_linear(int64_t rows, int64_t n, int64_t stride, int64_t first_row, int64_t first_column, const T* bias,         \
+                                 bool relu, const Dropout& dropout, T* y) {                                                               \
+    finish_linear_body<T>(rows, n, stride, first_row, first_column, bias, relu, dropout, y);                                              \
   }                                                                                                                                       \
   EKTM_CLONES void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad,     \
                                       T* out, T* bias_grad) {                                                                             \
@@ -392,6 +432,18 @@ EKTM_BODY void weighted_sum_body(int64_t rows, int64_t n, const T* __restrict w,
   EKTM_CLONES void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,       \
                                    const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw) {                         \
     gated_dots_grad_body<T>(rows, n, s, s_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dw);                             \
+  }                                                                                                                                       \
+  EKTM_CLONES void transmit(int64_t rows, int64_t n, const T* gate_bias, const T* m_bias, const T* w, T* gate, int64_t gate_stride, T* m, \
+                            int64_t m_stride, T* out) {                                                                                   \
+    transmit_body<T>(rows, n, gate_bias, m_bias, w, gate, gate_stride, m, m_stride, out);                                                 \
+  }                                                                                                                                       \
+  EKTM_CLONES void transmit_grad(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,   \
+                                 const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dgate_bias, T* dm_bias,         \
+                                 T* dw) {                                                                                                 \
+    transmit_grad_body<T>(rows, n, gate, gate_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dgate_bias, dm_bias, dw);    \
+  }                                                                                                                                       \
+  EKTM_CLONES void relu_grad(int64_t rows, int64_t n, const T* y, int64_t y_stride, T scale, T* d, int64_t d_stride, T* dbias) {          \
+    relu_grad_body<T>(rows, n, y, y_stride, scale, d, d_stride, dbias);                                                                   \
   }                                                                                                                                       \
   EKTM_CLONES void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores) {           \
     scores_body<T>(rows, count, n, q, k, stride, scale, scores);                                                                          \

@@ -37,8 +37,10 @@ struct Rows {
 };
 
 #define EKTM_DECLARE_KERNELS(T)                                                                                                    \
-  /* y [rows,n] contiguous: y = dropout(act(y + bias)); bias [n] may be null. first_row: number of y's first row. */               \
-  void finish_linear(int64_t rows, int64_t n, int64_t first_row, const T* bias, bool relu, const Dropout& dropout, T* y);          \
+  /* y [rows,n], rows `stride` apart: y = dropout(act(y + bias)); bias [n] may be null. Of what dropout counts, y begins at row */ \
+  /* first_row and column first_column. */                                                                                         \
+  void finish_linear(int64_t rows, int64_t n, int64_t stride, int64_t first_row, int64_t first_column, const T* bias, bool relu,   \
+                     const Dropout& dropout, T* y);                                                                                \
   /* out [rows,count*n] contiguous: grad where the result y of finish_linear(relu) is positive, times scale; without relu grad */  \
   /* itself. bias_grad [count*n], may be null: += sum over the rows. */                                                            \
   void finish_linear_grad(int64_t rows, int64_t count, int64_t n, bool relu, float scale, const T* y, Rows<const T> grad, T* out,  \
@@ -69,6 +71,14 @@ struct Rows {
                   int64_t s_stride, T* out);                                                                                       \
   void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,            \
                        const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw);                               \
+  /* As a transmitter ends: gate = sigmoid(gate + gate_bias), m = m + m_bias, out[r] = sum_i w_i gate_i m_i. [rows,n] each. */     \
+  void transmit(int64_t rows, int64_t n, const T* gate_bias, const T* m_bias, const T* w, T* gate, int64_t gate_stride, T* m,      \
+                int64_t m_stride, T* out);                                                                                         \
+  /* From g [rows] and what transmit() left: dgate and dm before their biases =; dgate_bias, dm_bias, dw [n] +=. */                \
+  void transmit_grad(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,        \
+                     const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dgate_bias, T* dm_bias, T* dw);      \
+  /* In place: d = where finish_linear's result y is positive d * scale, else 0; dbias [n] += sum over the rows. */                \
+  void relu_grad(int64_t rows, int64_t n, const T* y, int64_t y_stride, T scale, T* d, int64_t d_stride, T* dbias);                \
   /* scores[r,i,j] = scale * q_ri . k_rj. q, k: [rows * count,n], rows `stride` apart; scores [rows,count,count]. */               \
   void scores(int64_t rows, int64_t count, int64_t n, const T* q, const T* k, int64_t stride, T scale, T* scores);                 \
   /* From d [rows,count,count]: dq_i = scale sum_j d_ij k_j, dk_j = scale sum_i d_ij q_i over all pairs, dk_part over those with */ \

@@ -30,6 +30,8 @@ class BatchedLinear {
   // x2 [E,B,in2], if given, is as if concatenated to x.
   at::Tensor forward(const at::Tensor& x, Context& context, const at::Tensor& x2 = {}) const;
   at::Tensor forward(const at::Tensor& x, const std::string& activation, double dropout, Context& context) const;
+  const at::Tensor& weight() const { return weight_; }
+  const at::Tensor& bias() const { return bias_; }
 
  private:
   at::Tensor weight_, bias_;  // [E,in,out], [E,1,out]
@@ -49,6 +51,8 @@ class BatchedMlp {
   BatchedMlp(ParameterStore& store, const std::string& name, int64_t count, int64_t in, MlpConfig config, bool shared_input);
   at::Tensor forward(at::Tensor x, Context& context) const;
   int64_t out() const { return out_; }
+  // All layers but that of a shared input.
+  const std::vector<BatchedLinear>& layers() const { return rest_; }
 
  private:
   MlpConfig config_;

@@ -1,5 +1,5 @@
 #pragma once
-// What the operations of nn/ops.h and nn/router.h are written with.
+// What the operations of nn/ops.h and nn/transfer.h are written with.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/record_function.h>
@@ -11,6 +11,7 @@
 
 #include "base/threads.h"
 #include "nn/kernels.h"
+#include "nn/parameters.h"
 
 namespace ektm::ops {
 
@@ -55,6 +56,9 @@ struct Partial {
   }
 };
 
+// For a share of `rate` of the numbers; none outside training.
+kernels::Dropout draw_dropout(double rate, const Context& context);
+
 inline bool stack_like(const at::Tensor& x) { return x.stride(x.dim() - 1) == 1 || x.size(x.dim() - 1) == 1; }
 inline at::Tensor as_stack(const at::Tensor& x) { return stack_like(x) ? x : x.contiguous(); }
 
@@ -72,14 +76,19 @@ inline at::Tensor empty_stack(int64_t count, int64_t rows, int64_t width, const 
   return at::empty_strided({count, rows, width}, {width, count * width, 1}, options);
 }
 
-// For the roofline and the trace: the products of an operation, count times [m,k] x [k,n].
+// For the roofline and the trace: the products of an operation.
 struct ProductScope {
+  struct Shape {
+    int64_t count, m, n, k;  // count times [m,k] x [k,n]
+  };
   at::RecordFunction guard{at::RecordScope::USER_SCOPE};
-  ProductScope(const char* name, int64_t count, int64_t m, int64_t n, int64_t k) {
+  ProductScope(const char* name, int64_t count, int64_t m, int64_t n, int64_t k) : ProductScope(name, std::vector<Shape>{{count, m, n, k}}) {}
+  ProductScope(const char* name, const std::vector<Shape>& products) {
     if (!guard.isActive()) return;
     if (guard.needsInputs()) {
-      const std::vector<c10::IValue> shape{count, m, n, k};
-      guard.before(name, &shape);
+      std::vector<c10::IValue> shapes;
+      for (const Shape& s : products) shapes.insert(shapes.end(), {s.count, s.m, s.n, s.k});
+      guard.before(name, &shapes);
     } else {
       guard.before(name);
     }

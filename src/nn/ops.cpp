@@ -10,7 +10,6 @@
 #include "nn/op_support.h"
 
 namespace ektm::ops {
-namespace {
 
 kernels::Dropout draw_dropout(double rate, const Context& context) {
   kernels::Dropout dropout;
@@ -22,6 +21,8 @@ kernels::Dropout draw_dropout(double rate, const Context& context) {
   dropout.scale = static_cast<float>(0x1p24 / (0x1p24 - dropout.drop_below));
   return dropout;
 }
+
+namespace {
 
 // The gradient before bias and activation as [B,E*out] without gaps, made block by block; where there is no activation and `grad`
 // lies like that already, it is the same.
@@ -74,7 +75,7 @@ struct FanOut : Function<FanOut> {
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block), size = blocks.size(block);
         map.multiply(size, from + first * x.stride(0), x.stride(0), scalar_t(0), to + first * n, n);
-        kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
+        kernels::finish_linear(size, n, n, first, 0, b, relu, dropout, to + first * n);
       });
     });
     ctx->save_for_backward({x, weight, relu ? y : at::Tensor()});
@@ -164,7 +165,7 @@ struct Stacked : Function<Stacked> {
           maps.first[e].multiply(size, from.at(first, e / repeat), from.row_stride, scalar_t(0), result, n);
           if (in2 > 0) maps.second[e].multiply(size, from2.at(first, e), from2.row_stride, scalar_t(1), result, n);
         }
-        kernels::finish_linear(size, n, first, b, relu, dropout, to + first * n);
+        kernels::finish_linear(size, n, n, first, 0, b, relu, dropout, to + first * n);
       });
     });
     ctx->save_for_backward({x, x2, weight, relu ? y : at::Tensor()});

@@ -1,7 +1,8 @@
 #include "nn/ops.h"
-#include "nn/router.h"
+#include "nn/transfer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "base/threads.h"
@@ -107,8 +108,7 @@ TEST_P(Ops, RouteEqualsItsFormula) {
           };
           SCOPED_TRACE(testing::Message() << int(similarity) << int(normalize) << to_sources << to_own);
           expect_same({features, query, key}, [&] {
-            auto routed = ops::route(features, dot ? query : at::Tensor(), dot ? key : at::Tensor(), fixed,
-                                     {similarity, normalize, to_sources, to_own, 4, {3, 0}, {1, 2, 4}});
+            auto routed = ops::route(features, {similarity, normalize, to_sources, to_own, 4, {3, 0}, {1, 2, 4}, dot ? query : at::Tensor(), dot ? key : at::Tensor(), fixed});
             return routed.packet * routed.packet_again + routed.own.sin() + routed.features.sum(0).cos();
           }, plain);
         }
@@ -116,13 +116,57 @@ TEST_P(Ops, RouteEqualsItsFormula) {
 
 TEST_P(Ops, RouteTakesPartOfItsGradientsAndOneRootOrNone) {
   at::Tensor features = leaf({3, rows, 5}), fixed = at::rand({2, 2}, kDouble), fixed3 = at::rand({3, 3}, kDouble);
-  const ops::Router one{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 3, {0}, {1, 2}};
+  const ops::Router one{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 3, {0}, {1, 2}, {}, {}, fixed};
   auto mixed = [](const at::Tensor& weights, const at::Tensor& f) { return at::einsum("ij,jbd->ibd", {weights, f}); };
-  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed, one).packet_again.exp(); },
+  expect_same({features}, [&] { return ops::route(features, one).packet_again.exp(); },
               [&] { return ((features[0] + mixed(fixed, features.narrow(0, 1, 2))) / 3).exp(); });
-  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed, one).own.exp(); }, [&] { return features.narrow(0, 1, 2).exp(); });
-  const ops::Router none{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 2, {}, {0, 1, 2}};
-  expect_same({features}, [&] { return ops::route(features, {}, {}, fixed3, none).packet; }, [&] { return mixed(fixed3, features) / 2; });
+  expect_same({features}, [&] { return ops::route(features, one).own.exp(); }, [&] { return features.narrow(0, 1, 2).exp(); });
+  const ops::Router none{ops::Router::Similarity::Fixed, ops::Router::Normalize::None, true, true, 2, {}, {0, 1, 2}, {}, {}, fixed3};
+  expect_same({features}, [&] { return ops::route(features, none).packet; }, [&] { return mixed(fixed3, features) / 2; });
+}
+
+// The router and the transmitters in one go, as operation by operation: features, logits and the gradients of everything.
+TEST_P(Ops, TransferEqualsItsParts) {
+  using Router = ops::Router;
+  at::Tensor features = leaf({rows, 5, 6}), query = leaf({6, 2}), key = leaf({6, 2}), fixed = at::rand({3, 3}, kDouble);
+  const ops::Transmitter t{leaf({3, 6, 4}), leaf({3, 1, 4}), leaf({3, 4, 6}), leaf({3, 1, 6}), leaf({3, 12, 6}), leaf({3, 1, 6}), leaf({3, 6, 1}), 0.4};
+  const std::vector<at::Tensor> leaves{features, query, key, t.hidden_weight, t.hidden_bias, t.out_weight, t.out_bias, t.gate_weight, t.gate_bias, t.head};
+  const at::Tensor f = features.transpose(0, 1);
+  auto seeded = [&] { context.generator = at::make_generator<at::CPUGeneratorImpl>(7); };
+  for (bool training : {false, true})
+    for (auto similarity : {Router::Similarity::Dot, Router::Similarity::Cosine, Router::Similarity::Fixed})
+      for (bool to_sources : {false, true})
+        for (bool to_own : {false, true}) {
+          const bool dot = similarity == Router::Similarity::Dot;
+          const Router router{similarity, Router::Normalize::Softmax, to_sources, to_own, 4, {3}, {1, 2, 4}, dot ? query : at::Tensor(), dot ? key : at::Tensor(), fixed};
+          context.training = training;
+          auto whole = [&] {
+            seeded();
+            const ops::Transferred moved = ops::transfer(f, router, t, context);
+            return moved.logits.sin() + moved.features.sum(0).sum(1).cos();
+          };
+          auto parts = [&] {
+            seeded();
+            const ops::Routed routed = ops::route(f, router);
+            const at::Tensor hidden = ops::stacked(routed.packet, {}, t.hidden_weight, t.hidden_bias, true, t.dropout, context);
+            const at::Tensor message = ops::stacked(hidden, {}, t.out_weight, t.out_bias, false, 0, context);
+            const at::Tensor gate = ops::stacked(to_own ? routed.own : routed.own.detach(), routed.packet_again, t.gate_weight, t.gate_bias, false, 0, context);
+            return ops::gated_heads(gate, message, t.head).sin() + routed.features.sum(0).sum(1).cos();
+          };
+          SCOPED_TRACE(testing::Message() << training << int(similarity) << to_sources << to_own);
+          std::vector<at::Tensor> trained = leaves;
+          if (!dot) trained.erase(trained.begin() + 1, trained.begin() + 3);
+          expect_same(trained, whole, parts);
+        }
+  // Without gradients, when nothing is kept: the same numbers. And where no gradient of the logits arrives.
+  const Router router{Router::Similarity::Dot, Router::Normalize::Softmax, false, true, 4, {3}, {1, 2, 4}, query, key, {}};
+  auto logits = [&] { return seeded(), ops::transfer(f, router, t, context).logits; };
+  const at::Tensor kept = logits();
+  {
+    at::NoGradGuard no_grad;
+    EXPECT_TRUE(at::equal(logits(), kept));
+  }
+  expect_same({features}, [&] { return ops::transfer(f, router, t, context).features.sin(); }, [&] { return f.sin(); });
 }
 
 // The gradient passes exactly where the result was kept, with the same factor.
