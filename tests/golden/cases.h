@@ -122,6 +122,9 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("mix_detach_own", "transmit: mix, detach_sources: false, detach_own: true, mix_start: labels, mix_positives: 50");
   ektm("mix_detach_both", "transmit: mix, detach_own: true");
   ektm("mix_no_router", "transmit: mix, router: false");
+  // Not as one operation (nn/transfer.h).
+  cases.push_back({"ektm_mix_deep", "parallel", {"model={name: ektm, transmit: mix, transmitter_hidden: [6, 5], similarity_width: 3, backbone: " + mmoe + "}"}});
+  ektm("mix_silu", "transmit: mix, activation: silu");
   cases.push_back({"ektm_mix_roots", "roots", {"model={name: ektm, transmit: mix, transmitter_hidden: [6], similarity_width: 3, backbone: " + single + "}"}});
   cases.push_back({"ektm_mix_two_roots", "two_roots", {"model={name: ektm, transmit: mix, mix_start: labels, mix_positives: 5, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}});
   ektm("no_transmitter_attached", "transmitter: false, detach_sources: false");
