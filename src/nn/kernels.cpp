@@ -217,17 +217,6 @@ EKTM_BODY T dot(int64_t n, const T* __restrict x, const T* __restrict y) {
   return sum;
 }
 
-// sum_i x_i y_i z_i
-EKTM_BODY T dot3(int64_t n, const T* __restrict x, const T* __restrict y, const T* __restrict z) {
-  T lanes[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int64_t l = 0; l < 8; ++l) lanes[l] += x[i + l] * y[i + l] * z[i + l];
-  T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-  for (; i < n; ++i) sum += x[i] * y[i] * z[i];
-  return sum;
-}
-
 EKTM_BODY void mix_grad_body(int64_t rows, int64_t count, int64_t n, int64_t width, const T* __restrict gates, const T* const* inputs,
                              const int64_t* strides, const int32_t* index, Rows<const T> grad, T scale, const uint8_t* mask, T* __restrict gate_grad,
                              T* const* input_grads, const int64_t* grad_strides) {
@@ -262,12 +251,17 @@ EKTM_BODY void dots_grad_body(int64_t rows, int64_t n, const T* __restrict x, in
   *db += sum;
 }
 
-EKTM_BODY void gated_dots_body(int64_t rows, int64_t n, const T* __restrict gate, int64_t gate_stride, const T* __restrict m, int64_t m_stride,
-                               const T* __restrict w, T* __restrict s, int64_t s_stride, T* __restrict out) {
-  for (int64_t r = 0; r < rows; ++r) {
-    T* __restrict row = s + r * s_stride;
-    for (int64_t i = 0; i < n; ++i) row[i] = 1 / (1 + exponential(-gate[r * gate_stride + i]));
-    out[r] = dot3<T>(n, w, row, m + r * m_stride);
+EKTM_BODY void gated_dots_body(int64_t rows, int64_t n, T* __restrict s, int64_t s_stride, const T* __restrict m, int64_t m_stride,
+                               const T* __restrict w, T* __restrict out) {
+  for (int64_t r = 0; r < rows; ++r, s += s_stride, m += m_stride) {
+    for (int64_t i = 0; i < n; ++i) s[i] = 1 / (1 + exponential(-s[i]));
+    T lanes[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+      for (int64_t l = 0; l < 8; ++l) lanes[l] += w[i + l] * s[i + l] * m[i + l];
+    T sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+    for (; i < n; ++i) sum += w[i] * s[i] * m[i];
+    out[r] = sum;
   }
 }
 
@@ -285,31 +279,6 @@ EKTM_BODY void gated_dots_grad_body(int64_t rows, int64_t n, const T* __restrict
       to_message[i] = up;
       to_gate[i] = up * message[i] * (1 - open[i]);
       dw[i] += weight * open[i] * message[i];
-    }
-  }
-}
-
-EKTM_BODY void transmit_body(int64_t rows, int64_t n, const T* __restrict gate_bias, const T* __restrict m_bias, const T* __restrict w,
-                             T* __restrict gate, int64_t gate_stride, T* __restrict m, int64_t m_stride, T* __restrict out) {
-  for (int64_t r = 0; r < rows; ++r, gate += gate_stride, m += m_stride) {
-    for (int64_t i = 0; i < n; ++i) gate[i] = 1 / (1 + exponential(-(gate[i] + gate_bias[i])));
-    for (int64_t i = 0; i < n; ++i) m[i] += m_bias[i];
-    out[r] = dot3<T>(n, w, gate, m);
-  }
-}
-
-EKTM_BODY void transmit_grad_body(int64_t rows, int64_t n, const T* __restrict gate, int64_t gate_stride, const T* __restrict m, int64_t m_stride,
-                                  const T* __restrict w, const T* __restrict g, T* __restrict dgate, int64_t dgate_stride, T* __restrict dm,
-                                  int64_t dm_stride, T* __restrict dgate_bias, T* __restrict dm_bias, T* __restrict dw) {
-  for (int64_t r = 0; r < rows; ++r, gate += gate_stride, m += m_stride, dgate += dgate_stride, dm += dm_stride) {
-    const T weight = g[r];
-    for (int64_t i = 0; i < n; ++i) {
-      const T open = weight * gate[i], up = w[i] * open, closing = up * m[i] * (1 - gate[i]);
-      dm[i] = up;
-      dgate[i] = closing;
-      dm_bias[i] += up;
-      dgate_bias[i] += closing;
-      dw[i] += open * m[i];
     }
   }
 }
@@ -425,22 +394,12 @@ EKTM_BODY void weighted_sum_body(int64_t rows, int64_t n, const T* __restrict w,
                              T* dw, T* db) {                                                                                              \
     dots_grad_body<T>(rows, n, x, x_stride, w, g, dx, dx_stride, dw, db);                                                                 \
   }                                                                                                                                       \
-  EKTM_CLONES void gated_dots(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,      \
-                              T* s, int64_t s_stride, T* out) {                                                                           \
-    gated_dots_body<T>(rows, n, gate, gate_stride, m, m_stride, w, s, s_stride, out);                                                     \
+  EKTM_CLONES void gated_dots(int64_t rows, int64_t n, T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w, T* out) {         \
+    gated_dots_body<T>(rows, n, s, s_stride, m, m_stride, w, out);                                                                        \
   }                                                                                                                                       \
   EKTM_CLONES void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,       \
                                    const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw) {                         \
     gated_dots_grad_body<T>(rows, n, s, s_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dw);                             \
-  }                                                                                                                                       \
-  EKTM_CLONES void transmit(int64_t rows, int64_t n, const T* gate_bias, const T* m_bias, const T* w, T* gate, int64_t gate_stride, T* m, \
-                            int64_t m_stride, T* out) {                                                                                   \
-    transmit_body<T>(rows, n, gate_bias, m_bias, w, gate, gate_stride, m, m_stride, out);                                                 \
-  }                                                                                                                                       \
-  EKTM_CLONES void transmit_grad(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,   \
-                                 const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dgate_bias, T* dm_bias,         \
-                                 T* dw) {                                                                                                 \
-    transmit_grad_body<T>(rows, n, gate, gate_stride, m, m_stride, w, g, dgate, dgate_stride, dm, dm_stride, dgate_bias, dm_bias, dw);    \
   }                                                                                                                                       \
   EKTM_CLONES void relu_grad(int64_t rows, int64_t n, const T* y, int64_t y_stride, T scale, T* d, int64_t d_stride, T* dbias) {          \
     relu_grad_body<T>(rows, n, y, y_stride, scale, d, d_stride, dbias);                                                                   \

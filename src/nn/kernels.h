@@ -66,17 +66,10 @@ struct Rows {
   /* dx_r = g_r w, dw += sum g_r x_r, db += sum g_r. */                                                                            \
   void dots_grad(int64_t rows, int64_t n, const T* x, int64_t x_stride, const T* w, const T* g, T* dx, int64_t dx_stride, T* dw,   \
                  T* db);                                                                                                           \
-  /* s = sigmoid(gate), out[r] = sum_i w_i s_i m_i. All [rows,n] at their strides. */                                              \
-  void gated_dots(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w, T* s,     \
-                  int64_t s_stride, T* out);                                                                                       \
+  /* s = sigmoid(s), out[r] = sum_i w_i s_i m_i. All [rows,n] at their strides. */                                                 \
+  void gated_dots(int64_t rows, int64_t n, T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w, T* out);              \
   void gated_dots_grad(int64_t rows, int64_t n, const T* s, int64_t s_stride, const T* m, int64_t m_stride, const T* w,            \
                        const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dw);                               \
-  /* As a transmitter ends: gate = sigmoid(gate + gate_bias), m = m + m_bias, out[r] = sum_i w_i gate_i m_i. [rows,n] each. */     \
-  void transmit(int64_t rows, int64_t n, const T* gate_bias, const T* m_bias, const T* w, T* gate, int64_t gate_stride, T* m,      \
-                int64_t m_stride, T* out);                                                                                         \
-  /* From g [rows] and what transmit() left: dgate and dm before their biases =; dgate_bias, dm_bias, dw [n] +=. */                \
-  void transmit_grad(int64_t rows, int64_t n, const T* gate, int64_t gate_stride, const T* m, int64_t m_stride, const T* w,        \
-                     const T* g, T* dgate, int64_t dgate_stride, T* dm, int64_t dm_stride, T* dgate_bias, T* dm_bias, T* dw);      \
   /* In place: d = where finish_linear's result y is positive d * scale, else 0; dbias [n] += sum over the rows. */                \
   void relu_grad(int64_t rows, int64_t n, const T* y, int64_t y_stride, T scale, T* d, int64_t d_stride, T* dbias);                \
   /* scores[r,i,j] = scale * q_ri . k_rj. q, k: [rows * count,n], rows `stride` apart; scores [rows,count,count]. */               \

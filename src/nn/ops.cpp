@@ -371,20 +371,21 @@ struct Heads : Function<Heads> {
 };
 
 struct GatedHeads : Function<GatedHeads> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_in, const at::Tensor& message_in, const at::Tensor& weight) {
-    const at::Tensor gate = as_stack(gate_in), message = as_stack(message_in);
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& message_in, const at::Tensor& weight) {
+    const at::Tensor message = as_stack(message_in);
     const int64_t count = gate.size(0), rows = gate.size(1), n = gate.size(2);
     at::Tensor y = at::empty({count, rows}, gate.options()), open = empty_stack(count, rows, n, gate.options());
+    open.copy_(gate);
     RECORD_USER_SCOPE("gated_heads");
     EKTM_DISPATCH(gate, [&] {
-      const Rows<const scalar_t> g = const_rows<scalar_t>(gate), m = const_rows<scalar_t>(message);
+      const Rows<const scalar_t> m = const_rows<scalar_t>(message);
       const Rows<scalar_t> s = mutable_rows<scalar_t>(open);
       const Blocks blocks(rows, count * n);
       blocks.parallel([&](int64_t block) {
         const int64_t first = blocks.begin(block);
         for (int64_t e = 0; e < count; ++e)
-          kernels::gated_dots(blocks.size(block), n, g.at(first, e), g.row_stride, m.at(first, e), m.row_stride,
-                              weight.const_data_ptr<scalar_t>() + e * n, s.at(first, e), s.row_stride, y.data_ptr<scalar_t>() + e * rows + first);
+          kernels::gated_dots(blocks.size(block), n, s.at(first, e), s.row_stride, m.at(first, e), m.row_stride,
+                              weight.const_data_ptr<scalar_t>() + e * n, y.data_ptr<scalar_t>() + e * rows + first);
       });
     });
     ctx->save_for_backward({open, message, weight});

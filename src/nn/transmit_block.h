@@ -34,7 +34,7 @@ struct TransmitWeights {  // as in ops::Transmitter; biases for forward() only
 template <class T>
 class TransmitBlocks {
  public:
-  // own: f of each of the T tasks.
+  // `backward`: for calls of backward() only, else of forward().
   TransmitBlocks(const TransmitShape& shape, const TransmitWeights<T>& weights, bool backward) : s_(shape), w_(weights) {
     both_.resize(static_cast<size_t>(s_.count * s_.d * s_.both()));
     auto factor = [&](int64_t from, int64_t to, const T* map) { return backward ? RightFactor<T>(true, from, to, map, to) : RightFactor<T>(false, to, from, map, to); };
@@ -58,8 +58,9 @@ class TransmitBlocks {
     own_[e].multiply(size, own.data, own.row_stride, T(1), inner.data + s_.h, inner.row_stride);
     kernels::finish_linear(size, s_.h, inner.row_stride, first_row, e * s_.h, w_.hidden_bias + e * s_.h, true, dropout, inner.data);
     out_[e].multiply(size, inner.data, inner.row_stride, T(0), message.data, message.row_stride);
-    kernels::transmit(size, s_.d, w_.gate_bias + e * s_.d, w_.out_bias + e * s_.d, w_.head + e * s_.d, inner.data + s_.h, inner.row_stride, message.data,
-                      message.row_stride, y);
+    kernels::finish_linear(size, s_.d, inner.row_stride, 0, 0, w_.gate_bias + e * s_.d, false, {}, inner.data + s_.h);
+    kernels::finish_linear(size, s_.d, message.row_stride, 0, 0, w_.out_bias + e * s_.d, false, {}, message.data);
+    kernels::gated_dots(size, s_.d, inner.data + s_.h, inner.row_stride, message.data, message.row_stride, w_.head + e * s_.d, y);
   }
 
   // up [size]: the gradient of y. packet_grad = ; own_grad, unless it has no data, and sums (see TransmitSums) +=.
@@ -70,8 +71,10 @@ class TransmitBlocks {
     thread_local std::vector<T> room;  // fresh memory would cost more than the work
     if (static_cast<int64_t>(room.size()) < size * (both + d)) room.resize(size * (both + d));
     T *pre = room.data(), *dmessage = pre + size * both;  // before the activations of hidden layer | gate; of the message
-    kernels::transmit_grad(size, d, inner.data + h, inner.row_stride, message.data, message.row_stride, w_.head + e * d, up, pre + h, both, dmessage, d,
-                           sums + place.gate_bias, sums + place.out_bias, sums + place.head);
+    kernels::gated_dots_grad(size, d, inner.data + h, inner.row_stride, message.data, message.row_stride, w_.head + e * d, up, pre + h, both, dmessage, d,
+                             sums + place.head);
+    kernels::column_sums(size, d, pre + h, both, sums + place.gate_bias);
+    kernels::column_sums(size, d, dmessage, d, sums + place.out_bias);
     out_[e].multiply(size, dmessage, d, T(0), pre, both);
     kernels::relu_grad(size, h, inner.data, inner.row_stride, static_cast<T>(dropout_scale), pre, both, sums + place.hidden_bias);
     gemm(true, false, h, d, size, inner.data, inner.row_stride, dmessage, d, T(1), sums + place.out, d);
