@@ -149,7 +149,8 @@ def forward(features, weights, config, tasks):
         enhanced_logits.append(logit)
     served = list(base_logits)
     for i, t in enumerate(conversions):
-        served[t] = enhanced_logits[i]
+        if not (config["enhanced"] and config["serve"] == "validated" and weights["serve.enhanced"][t] == 0):
+            served[t] = enhanced_logits[i]
     mix = config["transmitter"] and config["transmit"] == "mix"
     return {"logits": served, "base_logits": base_logits if config["enhanced"] else None, "enhanced_logits": enhanced_logits,
             "own_logits": base_logits if mix and not config["enhanced"] else None}

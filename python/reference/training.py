@@ -20,7 +20,7 @@ MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dc
           "cross_distil": cross_distil, "mkt": mkt}
 EMBEDDING = "embedding.weights"
 MIX = tuple(f"transmitter.mix.{name}" for name in ("start", "coefficients", "information", "response", "batches"))
-BUFFERS = ("router.label_similarity", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
+BUFFERS = ("router.label_similarity", "serve.enhanced", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 
 def inputs(config, info, weights, batch):

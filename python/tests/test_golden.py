@@ -145,6 +145,7 @@ def test_one_wrong_weight_is_noticed(case):
 
 # A case against the reference with one setting changed: the case really exercises that setting.
 OTHER_SETTINGS = [
+    ("ektm_mix", "model.serve", "enhanced"),
     ("mmoe_silu", "model.activation", "gelu"),
     ("ektm_dot_none", "model.normalize", "softmax"),
     ("ektm_cosine", "model.similarity", "label"),
@@ -276,8 +277,9 @@ def setting_ids(settings):
 def test_another_setting_is_noticed(name, key, value):
     case = load(name)
     weights = start(case)
-    # So that a similarity that this case does not use can be computed at all.
+    # So that a similarity, or a choice of heads, that this case does not use can be computed at all.
     weights.setdefault("router.label_similarity", torch.eye(len(case.info["tasks"]), dtype=torch.float64))
+    weights.setdefault("serve.enhanced", torch.ones(len(case.info["tasks"]), dtype=torch.float64))
     config = with_setting(case.config, key, value)
     with pytest.raises(AssertionError):
         check_pass(case, config, weights)
@@ -297,7 +299,7 @@ def test_detaching_both_leaves_the_backbone_alone(name):
     are those of the backbone without EKTM."""
     case = load(name)
     bare = dict(case.config, model=case.config["model"]["backbone"])
-    own = {n: w for n, w in start(case).items() if not n.startswith(("router.", "transmitter.", "enhanced."))}
+    own = {n: w for n, w in start(case).items() if not n.startswith(("router.", "transmitter.", "enhanced.", "serve."))}
     _, _, expected = training.gradients(bare, case.info, own, case.batch(0, torch.float64))
     found = case.group("grad")
     assert len(expected) < len(found)

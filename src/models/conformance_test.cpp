@@ -23,7 +23,7 @@ std::vector<Entry> entries() {
   }
   all.push_back({"{name: dcmt, self_normalize: false}", "parallel"});
   for (const char* keys : {"similarity: cosine", "similarity: label", "transmit: concat", "transmit: gate", "transmit: residual", "detach_sources: false", "hard: hinge",
-                           "hard: focal", "enhanced: false", "serve: validated"})
+                           "hard: focal", "enhanced: false", "serve: enhanced"})
     all.push_back({std::string("{name: ektm, ") + keys + "}", "parallel"});
   return all;
 }

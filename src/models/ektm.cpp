@@ -9,8 +9,8 @@
 //   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i)
 //   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j: a regression of its label on them, fitted on rows of the
 //                first pass before they are trained on (nn/online_regression.h)
-//   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); q_i is served, or with
-//                serve: validated p_i where it has the higher AUC on the validation split
+//   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); served is q_i, or
+//                p_i where it has the higher AUC on the validation split (serve: enhanced: always q_i)
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
 //                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
 //                without that, rare positives gain weight as a class and the served probabilities are too high
@@ -43,7 +43,7 @@ struct EktmConfig {
   double mix_prior = 10, mix_warmup = 200, mix_positives = 1000;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
-  std::string serve = "enhanced";
+  std::string serve = "validated";
   void fields(FieldVisitor& v) {
     v.field("router", router, "false: F_i is the click's feature alone (ablation)");
     v.field("transmitter", transmitter, "false: h_i = f_i + F_i (ablation)");
@@ -80,8 +80,9 @@ struct EktmConfig {
     v.field("share_weight", share_weight,
             "divide a CVR task's two losses by 1 + lambda, so that it pulls at what all tasks share no harder than in the bare backbone; "
             "without effect with detach_own, where the base loss alone does");
-    v.field("serve", serve, {"enhanced", "validated"},
-            "validated: a task whose base head has the higher AUC on the validation split serves that; chosen once, when training is done");
+    v.field("serve", serve, {"validated", "enhanced"},
+            "validated: a task whose base head has the higher AUC on the validation split serves that; chosen once, when training is done. enhanced: "
+            "always the enhanced head. The same with enhanced: false, which has one head");
   }
 };
 
@@ -93,8 +94,6 @@ class Ektm : public Model {
     if (conversions_.empty()) conversions_.swap(roots_);
     if (!config_.router && roots_.empty())
       fail(ErrorKind::Config, "model.router", "found false; without a click task (a task that others follow) F_i would be empty. Use true.");
-    if (!config_.enhanced && config_.serve == "validated")
-      fail(ErrorKind::Config, "model.serve", "found validated beside enhanced: false; then there is one head, and nothing to choose. Use enhanced.");
     if (!config_.enhanced && config_.detach_own)
       fail(ErrorKind::Config, "model.detach_own",
            "found true beside enhanced: false; then no loss would train the features of the CVR tasks. Use false.");
@@ -143,7 +142,7 @@ class Ektm : public Model {
     }
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual() ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
-    if (config_.serve == "validated") head_choice_ = store.add_buffer("serve.enhanced", at::ones({all}));
+    if (config_.enhanced && config_.serve == "validated") head_choice_ = store.add_buffer("serve.enhanced", at::ones({all}));
   }
 
   at::Tensor head_choice() const override { return head_choice_; }

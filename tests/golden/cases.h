@@ -131,6 +131,7 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("no_router", "router: false");
   ektm("no_transmitter", "transmitter: false");
   ektm("no_enhanced", "enhanced: false");
+  ektm("serve_enhanced", "serve: enhanced");
   ektm("hard_none", "hard: none");
   ektm("hinge", "hard: hinge");
   ektm("focal", "hard: focal, gamma: 2");
