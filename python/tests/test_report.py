@@ -93,7 +93,7 @@ def test_inspect_counts_every_parameter(trained, single_task):
         _, tensors = read_tensors(folder / "model.safetensors")
         numbers = 0
         for name, (_, shape, _) in tensors.items():
-            if name.startswith("transmitter.mix."):  # fitted, not trained by gradients
+            if name.startswith(("transmitter.mix.", "serve.")):  # fitted or chosen, not trained by gradients
                 continue
             size = 1
             for length in shape:
