@@ -75,24 +75,16 @@ TEST(HeadChoice, TheBetterHeadIsServed) {
   }
 }
 
-TEST(HeadChoice, EnhancedAlwaysServesThatHead) {
+TEST(HeadChoice, WithOneHeadToServeNothingIsChosen) {
   const DatasetInfo info = toy_info("parallel");
   const Batch batch = toy_batch(info, 50, 5);
-  Network network(config_for(", serve: enhanced"), info);
-  EXPECT_FALSE(network.model().head_choice().defined());
-  const at::Tensor before = network.score(batch).served;
-  choose_heads(network, ToyDataset(info, batch), 4096);
-  EXPECT_TRUE(at::equal(network.score(batch).served, before));
-}
-
-TEST(HeadChoice, OneHeadLeavesNothingToChoose) {
-  const DatasetInfo info = toy_info("parallel");
-  const Batch batch = toy_batch(info, 50, 5);
-  Network network(config_for(", enhanced: false"), info);
-  EXPECT_FALSE(network.model().head_choice().defined());
-  const at::Tensor before = network.score(batch).served;
-  choose_heads(network, ToyDataset(info, batch), 4096);
-  EXPECT_TRUE(at::equal(network.score(batch).served, before));
+  for (const char* keys : {", serve: enhanced", ", enhanced: false"}) {
+    Network network(config_for(keys), info);
+    EXPECT_FALSE(network.model().head_choice().defined()) << keys;
+    const at::Tensor before = network.score(batch).served;
+    choose_heads(network, ToyDataset(info, batch), 4096);
+    EXPECT_TRUE(at::equal(network.score(batch).served, before)) << keys;
+  }
 }
 
 }  // namespace
