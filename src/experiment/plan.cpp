@@ -201,6 +201,28 @@ YAML::Node with_set(const YAML::Node& config, const YAML::Node& set) {
   return copy;
 }
 
+// `ektm`: EKTM with these keys around the model of the config, whatever it is.
+YAML::Node around(const YAML::Node& config, const YAML::Node& keys, const std::string& prefix, ConfigErrors& errors) {
+  const YAML::Node inner = config["model"];
+  const std::string name = inner && inner.IsMap() && inner["name"] && inner["name"].IsScalar() ? inner["name"].Scalar() : "";
+  if (!keys.IsMap()) {
+    errors.add(keys, prefix + "ektm", "expected a map of EKTM's keys, e.g. ektm: {} for its defaults, or ektm: {detach_own: true}.");
+  } else if (keys["name"] || keys["backbone"]) {
+    errors.add(keys, prefix + "ektm", "has `name` or `backbone`; the backbone is the model of `config`. Remove the key.");
+  } else if (name.empty() || name == "ektm") {
+    errors.add(keys, prefix + "ektm",
+               fmt::format("puts EKTM around the model of `config`, which {}. Name the backbone's config, or remove `ektm`.",
+                           name.empty() ? "names none" : "is EKTM already"));
+  } else {
+    YAML::Node copy = merged({}, config), model = merged({}, keys);
+    model["name"] = "ektm";
+    model["backbone"] = merged({}, inner);
+    copy["model"] = model;
+    return copy;
+  }
+  return config;
+}
+
 // The cuts of `rolling`, as data sets of their own.
 std::vector<PlanDataset> rolling_cuts(const YAML::Node& rolling, const PlanDataset& dataset, const std::string& prefix, std::set<std::string>& taken,
                                       ConfigErrors& errors) {
@@ -274,7 +296,7 @@ std::vector<PlanDataset> read_dataset(const YAML::Node& node, const std::string&
 PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YAML::Node& common, std::set<std::string>& taken,
                      ConfigErrors& errors) {
   PlanModel model;
-  read_config(node, model, errors, prefix, {"config", "set"});
+  read_config(node, model, errors, prefix, {"config", "ektm", "set"});
   check_name(node, prefix + "name", model.name, taken, errors);
   const YAML::Node given = node["config"];
   YAML::Node own;
@@ -292,6 +314,7 @@ PlanModel read_model(const YAML::Node& node, const std::string& prefix, const YA
     return model;
   }
   model.config = merged(common, own);
+  if (node["ektm"]) model.config = around(model.config, node["ektm"], prefix, errors);
   const YAML::Node set = read_set(node, prefix, errors);
   try {
     model.config = with_set(model.config, set);
@@ -540,6 +563,7 @@ std::vector<std::pair<std::string, std::vector<FieldHelp>>> plan_reference() {
   std::vector<FieldHelp> models = describe(PlanModel{}), tune = describe(TuneSection{});
   models.push_back(
       {"config", "text or map", "", "", "a file with a run's config, or the config itself; without data, seed and threads, which the plan decides"});
+  models.push_back({"ektm", "map", "", "", "EKTM's keys: puts EKTM around the model of `config`; {} with its defaults, e.g. ektm: {detach_own: true}"});
   models.push_back({"set", "map", "{}", "", "key of the run's config: value, over `config`, e.g. set: {model.lambda: 0.3}"});
   std::vector<FieldHelp> datasets = describe(PlanDataset{});
   datasets.push_back({"simulate", "map", "", "", "keys of a simulated platform (`ektm simulate logs --help`, with _ for -), whose logs are made in WORK/logs/NAME"});

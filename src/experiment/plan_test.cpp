@@ -247,6 +247,37 @@ models:
   EXPECT_EQ(scarce.train.label_shares[0].second, 0.1);
 }
 
+TEST(Plan, EktmLiesAroundTheModelOfTheConfig) {
+  const Plan plan = parse(R"(
+datasets: [{name: d, data: x}]
+models:
+  - {name: mmoe, config: {model: {name: mmoe, experts: 2}, optimizer: {learning_rate: 0.002}}}
+  - {name: plain, baseline: mmoe, config: {model: {name: mmoe, experts: 2}, optimizer: {learning_rate: 0.002}}, ektm: {}}
+  - {name: careful, baseline: mmoe, config: {model: {name: mmoe, experts: 2}}, ektm: {detach_own: true}, set: {model.backbone.experts: 5}}
+common: {model: {dropout: 0.3}}
+)");
+  const RunConfig plain = run_config(plan, plan.models[1].config, plan.datasets[0], "d", 1), careful = run_config(plan, plan.models[2].config, plan.datasets[0], "d", 1);
+  EXPECT_EQ(plain.optimizer.learning_rate, 0.002);
+  EXPECT_EQ(plain.model["name"].Scalar(), "ektm");
+  EXPECT_EQ(plain.model["backbone"]["name"].Scalar(), "mmoe");
+  EXPECT_EQ(plain.model["backbone"]["experts"].as<int>(), 2);
+  EXPECT_EQ(plain.model["backbone"]["dropout"].as<double>(), 0.3);
+  EXPECT_EQ(plan.models[1].config["model"].size(), 2u);  // name and backbone: all else is EKTM's default
+  EXPECT_TRUE(careful.model["detach_own"].as<bool>());
+  EXPECT_EQ(careful.model["backbone"]["experts"].as<int>(), 5);
+  const std::string text = error_of(R"(
+datasets: [{name: d, data: x}]
+models:
+  - {name: a, config: {model: {name: mmoe}}, ektm: yes}
+  - {name: b, config: {model: {name: ektm}}, ektm: {}}
+  - {name: c, config: {optimizer: {learning_rate: 0.1}}, ektm: {}}
+  - {name: d, config: {model: {name: mmoe}}, ektm: {backbone: {name: ple}}}
+)");
+  for (const char* part : {"models[0].ektm: expected a map of EKTM's keys", "models[1].ektm: puts EKTM around the model of `config`, which is EKTM already",
+                           "models[2].ektm: puts EKTM around the model of `config`, which names none", "models[3].ektm: has `name` or `backbone`"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n in \n" << text;
+}
+
 TEST(Plan, SetAndSimulateAreChecked) {
   const std::string text = error_of(R"(
 datasets:
