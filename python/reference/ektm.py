@@ -1,5 +1,6 @@
 """EKTM, as reconstructed in docs/method.md: router, transmitters and enhanced heads over the features f_t [B,d] of a backbone."""
 
+import itertools
 import math
 
 import torch
@@ -91,16 +92,31 @@ def shift_to_positives(logits, labels, weight):
     return low
 
 
+def smallest_within(a, r, low, high):
+    """The smallest of x'ax / 2 - r'x with low <= x <= high: of all choices of what lies at which bound, the one that is a minimum."""
+    for at in itertools.product((0, -1, 1), repeat=len(r)):  # 0: free
+        at = torch.tensor(at)
+        x, free = torch.where(at < 0, low, torch.where(at > 0, high, 0.0)), at == 0
+        if free.any():
+            x[free] = torch.linalg.solve(a[free][:, free], r[free] - a[free][:, ~free] @ x[~free])
+        slope = a @ x - r
+        inside = ((low <= x) & (x <= high))[free].all()
+        if inside and (slope[at < 0] >= 0).all() and (slope[at > 0] <= 0).all():
+            return x
+    raise ArithmeticError("no choice of bounds is a minimum")
+
+
 def observed(output, batch, weights, config, tasks):
     """The mix's state after it has seen a batch, by name; output: of the batch, before the step. src/nn/online_regression.h has the formulas."""
     roots, conversions = roots_and_conversions(tasks)
     targets = batch.targets()
-    old = {name: weights[f"transmitter.mix.{name}"].double() for name in ("start", "coefficients", "information", "response", "batches")}
+    old = {name: weights[f"transmitter.mix.{name}"].double() for name in ("start", "coefficients", "information", "response", "scale", "batches")}
     base = output["base_logits" if config["enhanced"] else "own_logits"].double()
     u = base - weights["head.bias"][:, 0].double()
     n = old["batches"] + 1
     keep = 1 - 1 / n
-    new = {"batches": n, "coefficients": old["start"].clone(), "information": keep * old["information"], "response": keep * old["response"]}
+    new = {"batches": n, "coefficients": old["start"].clone(), "information": keep * old["information"], "response": keep * old["response"],
+           "scale": old["scale"].clone()}
     for i, own in enumerate(conversions):
         y, w, z = targets[own][0].double(), targets[own][1].double(), output["enhanced_logits"][i].double()
         open_ = [j for j in range(len(tasks)) if config["router"] or j in roots or j == own]
@@ -108,13 +124,20 @@ def observed(output, batch, weights, config, tasks):
             p = torch.sigmoid(z + shift_to_positives(z, y, w))
             s = w * (p * (1 - p) + (y - p) ** 2) / 2
             centred = u - (u * s).sum(1, keepdim=True) / s.sum()
+            now = (s * centred**2).sum(1) / s.sum()
+            new["scale"][i] = torch.where(old["scale"][i] > 0, 0.9 * old["scale"][i] + 0.1 * now, now)
+            d = (new["scale"][i] + 1e-12).sqrt()
             for j in open_:
                 for k in open_:
-                    new["information"][i, j, k] += (s * centred[j] * centred[k]).sum()
-                    new["response"][i, j] += (s * centred[j] * centred[k]).sum() * (old["coefficients"] - old["start"])[i, k]
-                new["response"][i, j] += (w * (y - p) * u[j]).sum()
+                    information = (s * centred[j] * centred[k]).sum()
+                    new["information"][i, j, k] += information / (d[j] * d[k])
+                    new["response"][i, j] += information / d[j] * (old["coefficients"] - old["start"])[i, k]
+                new["response"][i, j] += (w * (y - p) * u[j]).sum() / d[j]
+        d = (new["scale"][i] + 1e-12).sqrt()
         ridge = config["mix_prior"] * (1 + config["mix_warmup"] / n) * torch.eye(len(tasks), dtype=torch.float64)
-        new["coefficients"][i] += torch.linalg.inv(new["information"][i] + ridge) @ new["response"][i]
+        start, least = old["start"][i], -torch.ones(len(tasks), dtype=torch.float64)
+        least[own] = min(config["mix_own"], float(start[own]))
+        new["coefficients"][i] += smallest_within(new["information"][i] + ridge, new["response"][i], (least - start) * d, (1 - start) * d) / d
     return {f"transmitter.mix.{name}": value.to(weights["head.bias"].dtype) for name, value in new.items()}
 
 

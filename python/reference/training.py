@@ -19,7 +19,7 @@ BACKBONES = {"single_task": single_task, "shared_bottom": shared_bottom, "omoe":
 MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dcmt": dcmt, "metaheac": metaheac,
           "cross_distil": cross_distil, "mkt": mkt}
 EMBEDDING = "embedding.weights"
-MIX = tuple(f"transmitter.mix.{name}" for name in ("start", "coefficients", "information", "response", "batches"))
+MIX = tuple(f"transmitter.mix.{name}" for name in ("start", "coefficients", "information", "response", "scale", "batches"))
 BUFFERS = ("router.label_similarity", "serve.enhanced", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 

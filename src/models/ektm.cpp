@@ -8,7 +8,7 @@
 //                F_i  = (sum_roots f_r + sum_j s^_ij f_j) / (R + T)
 //   transmitter  t_i = sigmoid(G_i [f_i ; F_i]) * MLP_i(F_i)
 //   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j: a regression of its label on them, fitted on rows of the
-//                first pass before they are trained on (nn/online_regression.h)
+//                first pass before they are trained on (nn/online_regression.h); mix_own <= a_ii <= 1, -1 <= a_ij <= 1
 //   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); served is q_i, or
 //                p_i where it has the higher AUC on the validation split (serve: enhanced: always q_i)
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
@@ -40,7 +40,7 @@ struct EktmConfig {
   double transmitter_dropout = 0;
   std::string activation = "relu";
   std::string mix_start = "own";
-  double mix_prior = 10, mix_warmup = 200, mix_positives = 1000;
+  double mix_prior = 10, mix_warmup = 200, mix_own = 0.5, mix_positives = 1000;
   double lambda = 1, alpha = 1, gamma = 1;
   bool hard_balance = true, share_weight = true;
   std::string serve = "validated";
@@ -62,6 +62,8 @@ struct EktmConfig {
             "mix: how firmly its weights hold to their start; about the number of a task's positives that must speak against it");
     v.field("mix_warmup", mix_warmup, {0, 1e9},
             "mix: steps of training after which its logits are half worth their evidence: after n steps the prior weighs 1 + mix_warmup / n times as much");
+    v.field("mix_own", mix_own, {0, 1},
+            "mix: least weight of the task's own logit, 1 at most, as every logit; 1: the others are only added. With mix_start: labels its start, where that is less");
     v.field("mix_start", mix_start, {"own", "labels"},
             "mix: where its weights start. own: at the task's own logit; labels: a task with few positives at those of tasks whose labels go with its own");
     v.field("mix_positives", mix_positives, {1e-6, 1e12},
@@ -137,8 +139,9 @@ class Ektm : public Model {
       at::Tensor open = at::full({count, all}, config_.router, at::kBool);  // without a router only the roots and the task itself give
       for (int64_t i = 0; i < count; ++i) own_[i][conversions_[i]] = true, open[i][conversions_[i]] = true;
       for (int64_t root : roots_) open.select(1, root).fill_(true);
-      mix_.emplace(store, "transmitter.mix", config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels), open,
-                   config_.mix_prior, config_.mix_warmup);
+      const at::Tensor start = config_.mix_start == "own" ? own_.to(at::kDouble) : start_by_labels(spec.labels);
+      const at::Tensor least = at::where(own_, start.clamp_max(config_.mix_own), at::full_like(start, -1));
+      mix_.emplace(store, "transmitter.mix", start, open, least, at::ones_like(start), config_.mix_prior, config_.mix_warmup);
     }
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual() ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);

@@ -3,17 +3,20 @@
 //
 // The model is logit P(y_i = 1) = sum_j a_ij u_j + what else the given logit holds. Of a batch it uses which of its rows are positive, not how
 // many there are: the logits are shifted until they predict their number, so an intercept that is still being learned elsewhere does no harm.
-// With p of the shifted logits, row weights w, s = w (p (1 - p) + (y - p)^2) / 2, and u centred by s:
+// With p of the shifted logits, row weights w, s = w (p (1 - p) + (y - p)^2) / 2, u centred by s, and d_ij = the standard deviation of u_j under s_i:
 //
 //   g_i = sum_b w (y_i - p_i) u            [K]    slope of the log-likelihood
 //   H_i = sum_b s_i (u - mean) (u - mean)' [K,K]  information: the mean of the expected and of the empirical one. They are equal where the model
 //                                                 holds; where it fails, on rows that it is sure of, the second keeps the step short
-//   S_i = (1 - 1/n) S_i + H_i,  r_i = (1 - 1/n) r_i + H_i (a_i - start_i) + g_i   in batch n: batch k weighs k / n, since the sources still change
-//   a_i = start_i + (S_i + prior (1 + warmup / n) I)^-1 r_i                       one step of Newton: iterated least squares, online, with a ridge
+//   S_i = (1 - 1/n) S_i + H_i / d d',  r_i = (1 - 1/n) r_i + (H_i (a_i - start_i) + g_i) / d   in batch n: batch k weighs k / n, since the sources still change
+//   c_i = the smallest of c' (S_i + prior (1 + warmup / n) I) c / 2 - r_i' c with lower <= start_i + c / d <= upper;  a_i = start_i + c_i / d
 //
+// One step of Newton: iterated least squares, online, with a ridge and bounds. Evidence is kept in units of the sources' scale, which multiplies while
+// they learn: else what was seen while it was large, or while they were small, would speak for coefficients that fit no other time. d^2 is a running mean, in which a
+// batch weighs 1/10. The bounds are what makes it safe: the sources learn from what the coefficients let through, and without bounds the two can chase each
+// other without end.
 // A batch without a positive or without a negative of label i only ages S_i and r_i. `prior` is in units of information: it outweighs the data until a
-// source, of standard deviation 1 in the logit, has been seen with about so many positives of a rare label. `warmup` in batches: what is seen of sources
-// that have hardly begun to learn is discounted.
+// source has been seen with about so many positives of a rare label. `warmup` in batches: what is seen of sources that have hardly begun to learn is discounted.
 #include <ATen/ATen.h>
 
 #include <string>
@@ -24,9 +27,10 @@ namespace ektm {
 
 class OnlineRegression {
  public:
-  // start [T,K]; open [T,K] bool: coefficients elsewhere stay at their start. Its state lives in `store` as buffers, so that a resumed run goes on.
-  OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, double prior,
-                   double warmup);
+  // start [T,K]; open [T,K] bool: coefficients elsewhere stay at their start; lower <= start <= upper [T,K]. Its state lives in `store` as buffers, so
+  // that a resumed run goes on.
+  OnlineRegression(ParameterStore& store, const std::string& name, const at::Tensor& start, const at::Tensor& open, const at::Tensor& lower,
+                   const at::Tensor& upper, double prior, double warmup);
 
   const at::Tensor& coefficients() const { return coefficients_; }  // a [T,K]
 
@@ -36,7 +40,8 @@ class OnlineRegression {
  private:
   double prior_, warmup_;
   at::Tensor open_;                                    // [T,K], 0 or 1
-  at::Tensor start_, coefficients_, response_;         // [T,K]
+  at::Tensor lower_, upper_;                           // [T,K], double: of a - start
+  at::Tensor start_, coefficients_, response_, scale_; // [T,K]; scale: d^2, 0 before the first batch
   at::Tensor information_, batches_;                   // [T,K,K], [1]
 };
 

@@ -39,10 +39,10 @@ at::Tensor row(std::vector<double> values) { return at::tensor(values, at::kDoub
 
 // The same by loops. p must predict the number of positives: bisection instead of Newton's method.
 struct ByHand {
-  std::vector<double> start, a, r;
+  std::vector<double> start, a, r, d2;
   std::vector<std::vector<double>> s;
   int64_t batches = 0;
-  explicit ByHand(std::vector<double> from) : start(from), a(from), r(from.size(), 0.0), s(from.size(), std::vector<double>(from.size(), 0.0)) {}
+  explicit ByHand(std::vector<double> from) : start(from), a(from), r(from.size(), 0.0), d2(from.size(), 0.0), s(from.size(), std::vector<double>(from.size(), 0.0)) {}
 
   void observe(const Stream& stream) {
     const size_t k = a.size();
@@ -70,43 +70,78 @@ struct ByHand {
     }
     ++batches;
     const double keep = 1 - 1 / static_cast<double>(batches);
+    std::vector<std::vector<double>> h(k, std::vector<double>(k, 0.0));
+    for (size_t i = 0; i < k; ++i)
+      for (size_t j = 0; j < k; ++j)
+        for (int64_t b = 0; b < rows; ++b)
+          h[i][j] += w[0][b] * curvature(p(b, low), y[0][b]) * (u[i][b] - mean[i] / total) * (u[j][b] - mean[j] / total);
+    std::vector<double> d(k);
+    for (size_t i = 0; i < k; ++i) {
+      d2[i] = batches == 1 ? h[i][i] / total : 0.9 * d2[i] + 0.1 * h[i][i] / total;
+      d[i] = std::sqrt(d2[i]);
+    }
     for (size_t i = 0; i < k; ++i) {
       r[i] *= keep;
       for (size_t j = 0; j < k; ++j) {
-        double h = 0;
-        for (int64_t b = 0; b < rows; ++b) {
-          const double q = p(b, low);
-          h += w[0][b] * curvature(q, y[0][b]) * (u[i][b] - mean[i] / total) * (u[j][b] - mean[j] / total);
-        }
-        s[i][j] = keep * s[i][j] + h;
-        r[i] += h * (a[j] - start[j]);
+        s[i][j] = keep * s[i][j] + h[i][j] / (d[i] * d[j]);
+        r[i] += h[i][j] / d[i] * (a[j] - start[j]);
       }
-      r[i] += slope[i];
+      r[i] += slope[i] / d[i];
     }
-    // Two sources: Cramer's rule.
-    const double ridge = kPrior * (1 + kWarmup / static_cast<double>(batches)), s00 = s[0][0] + ridge, s11 = s[1][1] + ridge, s01 = s[0][1], determinant = s00 * s11 - s01 * s01;
-    a = {start[0] + (r[0] * s11 - r[1] * s01) / determinant, start[1] + (r[1] * s00 - r[0] * s01) / determinant};
+    // Two sources within [-1, 1]: a fine grid of what the second is, the best first to each by its formula.
+    const double ridge = kPrior * (1 + kWarmup / static_cast<double>(batches)), s00 = s[0][0] + ridge, s11 = s[1][1] + ridge, s01 = s[0][1];
+    double best = INFINITY;
+    constexpr int kGrid = 200000;
+    for (int g = 0; g <= kGrid; ++g) {
+      const double a1 = -1 + 2.0 * g / kGrid, c1 = (a1 - start[1]) * d[1];
+      const double a0 = std::clamp(start[0] + (r[0] - s01 * c1) / s00 / d[0], -1.0, 1.0), c0 = (a0 - start[0]) * d[0];
+      const double value = (s00 * c0 * c0 + s11 * c1 * c1) / 2 + s01 * c0 * c1 - r[0] * c0 - r[1] * c1;
+      if (value < best) best = value, a = {a0, a1};
+    }
   }
 };
 
+// Within [-1, 1], all open but `closed`.
+OnlineRegression make(ParameterStore& store, const at::Tensor& start, const at::Tensor& open = {}) {
+  return OnlineRegression(store, "r", start, open.defined() ? open : at::ones_like(start).to(at::kBool), at::full_like(start, -1), at::ones_like(start), kPrior, kWarmup);
+}
+
 TEST(OnlineRegression, ComputesItsFormulas) {
+  for (double truth : {0.8, 2.5}) {  // the second outside the bounds
   ParameterStore store(1, at::kDouble);
-  OnlineRegression regression(store, "r", row({1, 0.25}), at::ones({1, 2}, at::kBool), kPrior, kWarmup);
+  OnlineRegression regression = make(store, row({1, 0.25}));
   ByHand by_hand({1, 0.25});
   Rng rng(3);
   for (int batch = 0; batch < 4; ++batch) {
-    Stream stream = draw(rng, 200, {0.3, 0.8}, regression.coefficients(), -1.5, 0.4 * batch);
+    Stream stream = draw(rng, 200, {0.3, truth}, regression.coefficients(), -1.5, 0.4 * batch);
     for (int64_t b = 0; b < 50; ++b) stream.weight[0][b] = b % 3 == 0 ? 0.0 : 0.5;
     regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
     by_hand.observe(stream);
-    for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 1e-8) << "batch " << batch;
+    for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 2e-5) << "batch " << batch;
   }
+  EXPECT_EQ(regression.coefficients()[0][1].item<double>() == 1, truth > 1);
+  }
+}
+
+TEST(OnlineRegression, TheScaleOfTheSourcesDoesNotCount) {
+  // Sources that shrink to a twentieth while they are seen, with coefficients that grow likewise: what was seen while they were large says the same, and does
+  // not count for more. In natural units it would have 400 times the weight.
+  ParameterStore steady_store(1, at::kDouble), shrinking_store(1, at::kDouble);
+  OnlineRegression steady = make(steady_store, row({0, 0})), shrinking = make(shrinking_store, row({0, 0}));
+  Rng rng(7), same(7);
+  for (int batch = 0; batch < 200; ++batch) {
+    const double scale = std::pow(20, 1 - std::min(batch, 100) / 100.0);
+    const Stream a = draw(rng, 500, {0.5, -0.2}, steady.coefficients(), -1, 0), b = draw(same, 500, {0.5, -0.2}, shrinking.coefficients() * scale, -1, 0);
+    steady.observe(a.logits, a.sources, a.labels, a.weight);
+    shrinking.observe(b.logits, b.sources * scale, b.labels, b.weight);
+  }
+  for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(shrinking.coefficients()[0][j].item<double>(), steady.coefficients()[0][j].item<double>(), 0.05);
 }
 
 TEST(OnlineRegression, FindsTheCoefficientsOfARareLabelWhateverTheIntercept) {
   for (double offset : {-6.0, 0.0, 3.0}) {  // true: -4.5
     ParameterStore store(1);
-    OnlineRegression regression(store, "r", row({1, 0, 0}), at::ones({1, 3}, at::kBool), kPrior, kWarmup);
+    OnlineRegression regression = make(store, row({1, 0, 0}));
     Rng rng(4);
     double positives = 0;
     for (int batch = 0; batch < 100; ++batch) {
@@ -123,7 +158,7 @@ TEST(OnlineRegression, FindsTheCoefficientsOfARareLabelWhateverTheIntercept) {
 TEST(OnlineRegression, HoldsToItsStartWithoutEvidence) {
   ParameterStore store(1);
   const at::Tensor open = at::tensor({1, 1, 0}).to(at::kBool).unsqueeze(0);
-  OnlineRegression regression(store, "r", row({1, 0, 0}), open, kPrior, kWarmup);
+  OnlineRegression regression = make(store, row({1, 0, 0}), open);
   Rng rng(5);
   Stream stream = draw(rng, 500, {0, 1, 1}, regression.coefficients(), -1, 0);
   // No positive, no negative, nothing observed.
@@ -140,8 +175,7 @@ TEST(OnlineRegression, HoldsToItsStartWithoutEvidence) {
 TEST(OnlineRegression, ItsStateIsInTheStore) {
   // A second regression that is given the state goes on to the same numbers.
   ParameterStore first(1), second(1);
-  const at::Tensor open = at::ones({1, 2}, at::kBool);
-  OnlineRegression a(first, "r", row({1, 0}), open, kPrior, kWarmup), b(second, "r", row({1, 0}), open, kPrior, kWarmup);
+  OnlineRegression a = make(first, row({1, 0})), b = make(second, row({1, 0}));
   Rng rng(6);
   auto observe = [&](OnlineRegression& regression, const Stream& s) {
     regression.observe(s.logits.to(at::kFloat), s.sources.to(at::kFloat), s.labels.to(at::kFloat), s.weight.to(at::kFloat));
