@@ -237,6 +237,7 @@ OTHER_STEPS = [
     ("clip", "optimizer.clip_norm", 0),
     ("clip", "optimizer.clip_norm", 0.01),
     ("ektm_mix_own", "model.mix_prior", 1),
+    ("ektm_mix_own", "model.mix_own", 1),
     ("warmup_cosine", "optimizer.schedule", "linear"),
     ("warmup_cosine", "optimizer.warmup_steps", 2),
     ("warmup_cosine", "optimizer.final_ratio", 0.2),

@@ -101,25 +101,26 @@ struct ByHand {
   }
 };
 
-// Within [-1, 1], all open but `closed`.
+// Within [-1, 1].
 OnlineRegression make(ParameterStore& store, const at::Tensor& start, const at::Tensor& open = {}) {
   return OnlineRegression(store, "r", start, open.defined() ? open : at::ones_like(start).to(at::kBool), at::full_like(start, -1), at::ones_like(start), kPrior, kWarmup);
 }
 
 TEST(OnlineRegression, ComputesItsFormulas) {
   for (double truth : {0.8, 2.5}) {  // the second outside the bounds
-  ParameterStore store(1, at::kDouble);
-  OnlineRegression regression = make(store, row({1, 0.25}));
-  ByHand by_hand({1, 0.25});
-  Rng rng(3);
-  for (int batch = 0; batch < 4; ++batch) {
-    Stream stream = draw(rng, 200, {0.3, truth}, regression.coefficients(), -1.5, 0.4 * batch);
-    for (int64_t b = 0; b < 50; ++b) stream.weight[0][b] = b % 3 == 0 ? 0.0 : 0.5;
-    regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
-    by_hand.observe(stream);
-    for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 2e-5) << "batch " << batch;
-  }
-  EXPECT_EQ(regression.coefficients()[0][1].item<double>() == 1, truth > 1);
+    ParameterStore store(1, at::kDouble);
+    OnlineRegression regression = make(store, row({1, 0.25}));
+    ByHand by_hand({1, 0.25});
+    Rng rng(3);
+    for (int batch = 0; batch < 4; ++batch) {
+      Stream stream = draw(rng, 200, {0.3, truth}, regression.coefficients(), -1.5, 0.4 * batch);
+      for (int64_t b = 0; b < 50; ++b) stream.weight[0][b] = b % 3 == 0 ? 0.0 : 0.5;
+      regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
+      by_hand.observe(stream);
+      // to the width of the grid
+      for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 2e-5) << "batch " << batch;
+    }
+    EXPECT_EQ(regression.coefficients()[0][1].item<double>() == 1, truth > 1);
   }
 }
 
