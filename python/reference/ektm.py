@@ -126,14 +126,14 @@ def observed(output, batch, weights, config, tasks):
             centred = u - (u * s).sum(1, keepdim=True) / s.sum()
             now = (s * centred**2).sum(1) / s.sum()
             new["scale"][i] = torch.where(old["scale"][i] > 0, 0.9 * old["scale"][i] + 0.1 * now, now)
-            d = (new["scale"][i] + 1e-12).sqrt()
+            d = new["scale"][i].clamp_min(1).sqrt()
             for j in open_:
                 for k in open_:
                     information = (s * centred[j] * centred[k]).sum()
                     new["information"][i, j, k] += information / (d[j] * d[k])
                     new["response"][i, j] += information / d[j] * (old["coefficients"] - old["start"])[i, k]
                 new["response"][i, j] += (w * (y - p) * u[j]).sum() / d[j]
-        d = (new["scale"][i] + 1e-12).sqrt()
+        d = new["scale"][i].clamp_min(1).sqrt()
         ridge = config["mix_prior"] * (1 + config["mix_warmup"] / n) * torch.eye(len(tasks), dtype=torch.float64)
         start, least = old["start"][i], -torch.ones(len(tasks), dtype=torch.float64)
         least[own] = min(config["mix_own"], float(start[own]))

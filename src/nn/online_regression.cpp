@@ -65,7 +65,7 @@ void OnlineRegression::observe(const at::Tensor& logits, const at::Tensor& sourc
   // Closed coefficients are no unknowns: they belong to the rest of the logit.
   const at::Tensor now = squares.diagonal(0, 1, 2).clamp_min(0) / total.clamp_min(1e-12);
   scale_.copy_(at::where(informative > 0, at::where(scale_ > 0, 0.9 * scale_ + 0.1 * now, now), scale_));
-  const at::Tensor deviation = (scale_ + 1e-12).sqrt();
+  const at::Tensor deviation = scale_.clamp_min(1).sqrt();
   const at::Tensor information = squares * open_.unsqueeze(1) * open_.unsqueeze(2) / (deviation.unsqueeze(1) * deviation.unsqueeze(2));
   const at::Tensor moved = (coefficients_ - start_) * deviation;
   batches_ += 1;

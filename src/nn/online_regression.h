@@ -3,7 +3,8 @@
 //
 // The model is logit P(y_i = 1) = sum_j a_ij u_j + what else the given logit holds. Of a batch it uses which of its rows are positive, not how
 // many there are: the logits are shifted until they predict their number, so an intercept that is still being learned elsewhere does no harm.
-// With p of the shifted logits, row weights w, s = w (p (1 - p) + (y - p)^2) / 2, u centred by s, and d_ij = the standard deviation of u_j under s_i:
+// With p of the shifted logits, row weights w, s = w (p (1 - p) + (y - p)^2) / 2, u centred by s, and d_ij = the standard deviation of u_j under s_i, or 1 where
+// that is larger:
 //
 //   g_i = sum_b w (y_i - p_i) u            [K]    slope of the log-likelihood
 //   H_i = sum_b s_i (u - mean) (u - mean)' [K,K]  information: the mean of the expected and of the empirical one. They are equal where the model
@@ -11,9 +12,9 @@
 //   S_i = (1 - 1/n) S_i + H_i / d d',  r_i = (1 - 1/n) r_i + (H_i (a_i - start_i) + g_i) / d   in batch n: batch k weighs k / n, since the sources still change
 //   c_i = the smallest of c' (S_i + prior (1 + warmup / n) I) c / 2 - r_i' c with lower <= start_i + c / d <= upper;  a_i = start_i + c_i / d
 //
-// One step of Newton: iterated least squares, online, with a ridge and bounds. Evidence is kept in units of the sources' scale, which multiplies while
-// they learn: else what was seen while it was large, or while they were small, would speak for coefficients that fit no other time. d^2 is a running mean, in which a
-// batch weighs 1/10. The bounds are what makes it safe: the sources learn from what the coefficients let through, and without bounds the two can chase each
+// One step of Newton: iterated least squares, online, with a ridge and bounds. Evidence is kept in units of the sources' scale where that is large: while they
+// learn they overshoot, and what was seen then would outweigh all that follows by its square. Sources that are still small stay small evidence, so that the ridge
+// holds them. d^2 is a running mean, in which a batch weighs 1/10. The bounds are what makes it safe: the sources learn from what the coefficients let through, and without bounds the two can chase each
 // other without end.
 // A batch without a positive or without a negative of label i only ages S_i and r_i. `prior` is in units of information: it outweighs the data until a
 // source has been seen with about so many positives of a rare label. `warmup` in batches: what is seen of sources that have hardly begun to learn is discounted.
@@ -41,7 +42,7 @@ class OnlineRegression {
   double prior_, warmup_;
   at::Tensor open_;                                    // [T,K], 0 or 1
   at::Tensor lower_, upper_;                           // [T,K], double: of a - start
-  at::Tensor start_, coefficients_, response_, scale_; // [T,K]; scale: d^2, 0 before the first batch
+  at::Tensor start_, coefficients_, response_, scale_; // [T,K]; scale: variances, 0 before the first batch
   at::Tensor information_, batches_;                   // [T,K,K], [1]
 };
 

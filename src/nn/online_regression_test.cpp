@@ -78,7 +78,7 @@ struct ByHand {
     std::vector<double> d(k);
     for (size_t i = 0; i < k; ++i) {
       d2[i] = batches == 1 ? h[i][i] / total : 0.9 * d2[i] + 0.1 * h[i][i] / total;
-      d[i] = std::sqrt(d2[i]);
+      d[i] = std::sqrt(std::max(d2[i], 1.0));
     }
     for (size_t i = 0; i < k; ++i) {
       r[i] *= keep;
@@ -107,7 +107,7 @@ OnlineRegression make(ParameterStore& store, const at::Tensor& start, const at::
 }
 
 TEST(OnlineRegression, ComputesItsFormulas) {
-  for (double truth : {0.8, 2.5}) {  // the second outside the bounds
+  for (double truth : {0.8, 5.0}) {  // the second outside the bounds
     ParameterStore store(1, at::kDouble);
     OnlineRegression regression = make(store, row({1, 0.25}));
     ByHand by_hand({1, 0.25});
@@ -115,6 +115,7 @@ TEST(OnlineRegression, ComputesItsFormulas) {
     for (int batch = 0; batch < 4; ++batch) {
       Stream stream = draw(rng, 200, {0.3, truth}, regression.coefficients(), -1.5, 0.4 * batch);
       for (int64_t b = 0; b < 50; ++b) stream.weight[0][b] = b % 3 == 0 ? 0.0 : 0.5;
+      stream.sources[0] *= 0.5, stream.sources[1] *= 2;  // below and above the scale from which it counts
       regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
       by_hand.observe(stream);
       // to the width of the grid
