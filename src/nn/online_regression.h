@@ -14,8 +14,8 @@
 //
 // One step of Newton: iterated least squares, online, with a ridge and bounds. Evidence is kept in units of the sources' scale where that is large: while they
 // learn they overshoot, and what was seen then would outweigh all that follows by its square. Sources that are still small stay small evidence, so that the ridge
-// holds them. d^2 is a running mean, in which a batch weighs 1/10. The bounds are what makes it safe: the sources learn from what the coefficients let through, and without bounds the two can chase each
-// other without end.
+// holds them. d^2 is a running mean, in which a batch weighs 1/10. The bounds are what makes it safe: the sources learn from what the coefficients let
+// through, and without bounds the two can chase each other without end.
 // A batch without a positive or without a negative of label i only ages S_i and r_i. `prior` is in units of information: it outweighs the data until a
 // source has been seen with about so many positives of a rare label. `warmup` in batches: what is seen of sources that have hardly begun to learn is discounted.
 #include <ATen/ATen.h>
