@@ -52,12 +52,18 @@ def forward(x, weights, config, info):
 
 def loss(output, batch, task_weights, config, info):
     tasks = info["tasks"]
-    values = [masked_mean(bce(z, y), w) for z, (y, w) in zip(output["logits"], path_targets(batch, tasks))]
+    paths = path_targets(batch, tasks)
+    values = [masked_mean(bce(z, y), w) for z, (y, w) in zip(output["logits"], paths)]
     shares = list(values)
     excesses = []
+    targets = batch.targets()
     for t in conversions(tasks):
+        root = tasks[t]["parent"]
+        while tasks[root]["parent"] >= 0:
+            root = tasks[root]["parent"]
         above = torch.sigmoid(output["logits"][t]) - torch.sigmoid(output["logits"][tasks[t]["parent"]])
-        excesses.append(torch.clamp(above, min=0).mean())
+        known = bool((paths[t][1] > 0).any())
+        excesses.append(masked_mean(torch.clamp(above, min=0), targets[root][1]) * known)
         shares[t] = shares[t] + config["constraint"] * excesses[-1]
     names = path_names(tasks) + [tasks[t]["name"] + ".excess" for t in conversions(tasks)]
     return weighted_total(shares, task_weights), names, values + excesses

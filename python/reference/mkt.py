@@ -57,10 +57,10 @@ def forward(x, weights, config, info):
 
 def loss(output, batch, task_weights, config, info):
     names = [task["name"] for task in info["tasks"]]
-    polar = output["polar"][0].mean()
+    polar = masked_mean(output["polar"][0], torch.stack([w for _, w in batch.targets()]).amax(0))
     served, pretrain, total = [], [], 0
     for t, (y, w) in enumerate(batch.targets()):
         served.append(masked_mean(bce(output["logits"][t], y), w))
         pretrain.append(masked_mean(bce(output["pretrain"][t], y), w))
-        total = total + task_weights[t] * (served[t] + config["pretrain"] * pretrain[t] + config["polar"] * polar)
+        total = total + task_weights[t] * (served[t] + config["pretrain"] * pretrain[t] + config["polar"] * polar * bool((w > 0).any()))
     return total, names + [name + ".pretrain" for name in names] + ["polar"], served + pretrain + [polar]

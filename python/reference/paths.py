@@ -12,14 +12,20 @@ def conversions(tasks):
 
 def path_targets(batch, tasks):
     """(label, weight) [B] of each task's whole path, over all impressions: label 1 where its event and all before it happened; weight 0
-    where that is unknown."""
+    where that is unknown. Of the rows that came to the event before, those with a known label stand for the others too."""
     result = []
     for (y, w), task in zip(batch.targets(), tasks):
         label = torch.where(w > 0, y, torch.zeros_like(y))
         if task["parent"] >= 0:
             parent_label, parent_weight = result[task["parent"]]
-            broken_off = (w == 0) & (parent_label == 0)
-            w = torch.where(broken_off, parent_weight, w)
+            came = (parent_weight > 0) & (parent_label == 1)
+            seen = came & (w > 0)
+            path_weight = torch.where(parent_label == 0, parent_weight, torch.zeros_like(w))
+            if seen.any():
+                path_weight[seen] = parent_weight[seen] * parent_weight[came].sum() / parent_weight[seen].sum()
+            elif came.any():
+                path_weight = torch.zeros_like(w)
+            label, w = torch.where(seen, label, torch.zeros_like(label)), path_weight
         result.append((label, w))
     return result
 

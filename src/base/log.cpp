@@ -32,8 +32,6 @@ void log_line(const std::string& text) {
   if (!quiet_) logger().info(text);
 }
 
-void log_warning(const std::string& text) { logger().warn("warning: " + text); }
-
 Progress::Progress(std::string title, int64_t total, std::string unit)
     : title_(std::move(title)), unit_(std::move(unit)), total_(total), terminal_(isatty(STDERR_FILENO)),
       start_(std::chrono::steady_clock::now()), drawn_(start_) {}

@@ -10,7 +10,6 @@ namespace ektm {
 
 // A no-op when set_quiet(true) was called. Results go to stdout by the commands themselves, never through these.
 void log_line(const std::string& text);
-void log_warning(const std::string& text);
 void set_quiet(bool quiet);
 bool quiet();
 

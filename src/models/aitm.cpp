@@ -5,7 +5,7 @@
 //   u_t = act(W_t z_parent + b_t)                                 what is handed on
 //   z_t = sum over u in {q_t, u_t} of softmax_u( <Q_t u, K_t u> / sqrt(d) ) V_t u
 //   P_t = sigmoid(w_t z_t + c_t)                                  the probability of the whole path to t, over all impressions
-//   L   = sum_t a_t ( BCE(path label of t, P_t) + constraint * mean over all impressions of max(0, P_t - P_parent) )
+//   L   = sum_t a_t ( BCE(path label of t, P_t) + constraint * weighted mean over all impressions of max(0, P_t - P_parent) )
 //
 // The paper's chain is one line of conversions; here information flows along `after`, so parallel conversions each take it from their
 // common parent. The constraint is the paper's behavioral expectation calibrator; ports that serve conditional probabilities omit it, and it
@@ -89,7 +89,11 @@ class Aitm : public HeadedModel {
   Aitm(const AitmConfig& config, const ModelSpec& spec, ParameterStore& store)
       : HeadedModel(spec, store, std::make_unique<AitmBackbone>(config, spec, store)), constraint_(config.constraint) {
     for (size_t t = 0; t < spec.tasks.size(); ++t)
-      if (spec.tasks[t].parent >= 0) conversions_.push_back(static_cast<int64_t>(t)), parents_.push_back(spec.tasks[t].parent);
+      if (spec.tasks[t].parent >= 0) {
+        int64_t first = spec.tasks[t].parent;
+        while (spec.tasks[first].parent >= 0) first = spec.tasks[first].parent;
+        conversions_.push_back(static_cast<int64_t>(t)), parents_.push_back(spec.tasks[t].parent), first_events_.push_back(first);
+      }
   }
 
   ModelOutput forward(const at::Tensor& x, Context& context) override {
@@ -106,7 +110,10 @@ class Aitm : public HeadedModel {
     for (const auto& task : spec_.tasks) terms.names.push_back(task.parent < 0 ? task.name : task.name + ".path");
     if (!conversions_.empty()) {
       at::Tensor p = at::sigmoid(output.logits), conversions = at::tensor(conversions_);
-      at::Tensor excess = at::relu(p.index_select(0, conversions) - p.index_select(0, at::tensor(parents_))).mean(1);
+      at::Tensor excess = at::relu(p.index_select(0, conversions) - p.index_select(0, at::tensor(parents_)));
+      // It needs no label; but a task that the batch says nothing of is to have no gradient.
+      const at::Tensor known = (path.weight.index_select(0, conversions).sum(1) > 0).to(excess.scalar_type());
+      excess = masked_mean(excess, targets.weight.index_select(0, at::tensor(first_events_))) * known;
       shares = shares.index_add(0, conversions, constraint_ * excess);
       terms.values = at::cat({terms.values, excess.detach()});
       for (int64_t t : conversions_) terms.names.push_back(spec_.tasks[t].name + ".excess");
@@ -118,7 +125,7 @@ class Aitm : public HeadedModel {
 
  private:
   double constraint_;
-  std::vector<int64_t> conversions_, parents_;  // parents_: of the conversions
+  std::vector<int64_t> conversions_, parents_, first_events_;  // of the conversions: parents, and roots of their chains
 };
 
 }  // namespace

@@ -39,7 +39,7 @@ class CrossStitch : public Backbone {
         first_ = std::make_unique<FanOutLinear>(store, layer, tasks, in, config_.hidden[l]);
       else
         rest_.emplace_back(store, layer, tasks, in, config_.hidden[l]);
-      at::Tensor stitch = store.add("stitch." + std::to_string(l), {tasks, tasks}, Init::Zero);
+      at::Tensor stitch = store.add("stitch." + std::to_string(l), {tasks, tasks}, Init::Zero, 0, 0, /*map_dim=*/0);
       stitch.detach().fill_(other).fill_diagonal_(tasks == 1 ? 1 : config.own);
       stitches_.push_back(stitch);
       in = config_.hidden[l];

@@ -60,11 +60,50 @@ TEST(Esmm, LossIsThatOfWholePathsOverImpressions) {
   const LossTerms terms = made->model->loss(output_of(), four_impressions());
   const double click = (softplus(-0.2) + softplus(1.0) + softplus(0.5) + softplus(-1.5)) / 4;
   auto path = [](size_t b) { return sigmoid(kClick[b]) * sigmoid(kA[b]); };
-  const double a = -(std::log(path(0)) + std::log(1 - path(1)) + std::log(1 - path(2))) / 3;  // the fourth is unknown
+  // The fourth is unknown: the two other clicks stand for it.
+  const double a = -(1.5 * (std::log(path(0)) + std::log(1 - path(1))) + std::log(1 - path(2))) / 4;
   EXPECT_NEAR(value(terms, "click"), click, 1e-12);
   EXPECT_NEAR(value(terms, "a.path"), a, 1e-12);
   EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * a, 1e-12);
   EXPECT_NEAR(terms.total.item<double>(), click + 2 * a, 1e-12);
+}
+
+// Hidden labels must not make conversions look rarer: what is measured with a part of them is what is measured with all.
+TEST(Paths, LabelsThatAreMissingAtRandomMoveNoLoss) {
+  at::manual_seed(2);
+  const int64_t impressions = 400000;
+  const std::vector<TaskInfo> tasks = {{"click", -1}, {"cart", 0}, {"pay", 1}};
+  auto drawn = [&](double share) { return (at::rand({impressions}, at::kDouble) < share).to(at::kDouble); };
+  const at::Tensor click = drawn(0.3), cart = click * drawn(0.4), pay = cart * drawn(0.5), every = at::ones_like(click);
+  const Targets all{at::stack({click, cart, pay}), at::stack({every, click, cart})};
+  // Of the carts a fifth is known, and apart from that of the payments half, as train.label_shares takes them away.
+  const Targets part{all.labels, at::stack({every, click * drawn(0.2), cart * drawn(0.5)})};
+  const Targets paths = path_targets(all, tasks), thinned = path_targets(part, tasks);
+  EXPECT_TRUE(at::equal(paths.weight, at::ones_like(paths.weight)));
+  EXPECT_TRUE(at::equal(paths.labels, all.labels));
+  for (int64_t t = 0; t < 3; ++t) {
+    const double rate = masked_mean(thinned.labels, thinned.weight)[t].item<double>(), expected = paths.labels[t].mean().item<double>();
+    EXPECT_NEAR(rate / expected, 1, 0.03) << tasks[t].name;
+    EXPECT_NEAR(thinned.weight[t].sum().item<double>() / impressions, 1, 1e-9) << tasks[t].name;
+  }
+  // Clicks without one known label: the others would say that nothing converts.
+  const Targets none = path_targets({all.labels, at::stack({every, every * 0, every * 0})}, tasks);
+  EXPECT_EQ(none.weight[1].sum().item<double>(), 0);
+  EXPECT_EQ(none.weight[2].sum().item<double>(), 0);
+}
+
+// A task that a batch says nothing of has no loss: balancing would take what is left for its gradient.
+TEST(Aitm, WithoutAKnownPathThereIsNoExcess) {
+  auto made = make("{name: aitm, constraint: 0.5}");
+  const Targets targets{rows({1, 1, 1, 1, 0, 0, 0, 0}), rows({1, 1, 1, 1, 0, 0, 0, 0})};
+  EXPECT_EQ(made->model->loss(output_of(), targets).task_losses[1].item<double>(), 0);
+}
+
+TEST(Aitm, TheExcessCountsRowsByTheirWeight) {
+  auto made = make("{name: aitm, constraint: 0.5}");
+  Targets targets = four_impressions();
+  targets.weight = targets.weight * rows({1, 3, 1, 0, 1, 3, 1, 0});
+  EXPECT_NEAR(value(made->model->loss(output_of(), targets), "a.excess"), 3 * (sigmoid(0.8) - sigmoid(-1.0)) / 5, 1e-12);
 }
 
 TEST(Escm2, CounterfactualRisksAreMeansOverImpressions) {
@@ -72,7 +111,7 @@ TEST(Escm2, CounterfactualRisksAreMeansOverImpressions) {
   const double weight0 = 1 / sigmoid(0.2), weight1 = 1 / 0.4, error0 = softplus(0.3), error1 = softplus(0.8);
   auto ipw = make("{name: escm2_ipw, clip: 0.4}");
   const LossTerms terms = ipw->model->loss(output_of(), four_impressions());
-  const double risk = (weight0 * error0 + weight1 * error1) / 3;
+  const double risk = 1.5 * (weight0 * error0 + weight1 * error1) / 4;
   EXPECT_NEAR(value(terms, "a.ipw"), risk, 1e-12);
   EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * (risk + value(terms, "a.path")), 1e-12);
 
@@ -80,8 +119,8 @@ TEST(Escm2, CounterfactualRisksAreMeansOverImpressions) {
   auto dr = make("{name: escm2_dr, clip: 0.4, lambda_c: 0.5, lambda_i: 0.25, lambda_g: 3}");
   const LossTerms robust = dr->model->loss(output_of({{"imputation", at::tensor(imputation, at::kDouble).view({1, 4})}}), four_impressions());
   const double imputed0 = softplus(0.4), imputed1 = softplus(-0.2), imputed2 = softplus(1.0);
-  const double doubly = (imputed0 + imputed1 + imputed2 + weight0 * (error0 - imputed0) + weight1 * (error1 - imputed1)) / 3;
-  const double learned = (weight0 * std::pow(error0 - imputed0, 2) + weight1 * std::pow(error1 - imputed1, 2)) / 3;
+  const double doubly = (1.5 * (imputed0 + imputed1 + weight0 * (error0 - imputed0) + weight1 * (error1 - imputed1)) + imputed2) / 4;
+  const double learned = 1.5 * (weight0 * std::pow(error0 - imputed0, 2) + weight1 * std::pow(error1 - imputed1, 2)) / 4;
   EXPECT_NEAR(value(robust, "a.dr"), doubly, 1e-12);
   EXPECT_NEAR(value(robust, "a.imputation"), learned, 1e-12);
   EXPECT_NEAR(robust.task_losses[1].item<double>(), 2 * (0.5 * doubly + 0.25 * learned + 3 * value(robust, "a.path")), 1e-12);
@@ -115,20 +154,20 @@ TEST(Dcmt, ClicksAndOthersLearnFromTheirOwnHead) {
   EXPECT_NEAR(value(terms, "a.factual"), (weight0 * softplus(0.3) + weight1 * softplus(0.8)) / (weight0 + weight1), 1e-12);
   EXPECT_NEAR(value(terms, "a.counterfactual"), softplus(-1.0), 1e-12);  // one impression without a click
   double gap = 0;
-  for (size_t b = 0; b < 3; ++b) gap += std::abs(1 - sigmoid(kA[b]) - sigmoid(twin[b])) / 3;
+  for (size_t b = 0; b < 3; ++b) gap += (b < 2 ? 1.5 : 1) * std::abs(1 - sigmoid(kA[b]) - sigmoid(twin[b])) / 4;
   EXPECT_NEAR(value(terms, "a.gap"), gap, 1e-12);
   EXPECT_NEAR(terms.task_losses[1].item<double>(),
               2 * (value(terms, "a.path") + value(terms, "a.factual") + value(terms, "a.counterfactual") + 0.5 * gap), 1e-12);
   auto plain = make("{name: dcmt, clip: 0.4, self_normalize: false}");
   const LossTerms sums = plain->model->loss(output, four_impressions());
-  EXPECT_NEAR(value(sums, "a.factual"), (weight0 * softplus(0.3) + weight1 * softplus(0.8)) / 3, 1e-12);
-  EXPECT_NEAR(value(sums, "a.counterfactual"), softplus(-1.0) / 0.4 / 3, 1e-12);  // P(no click) = .38 is clipped
+  EXPECT_NEAR(value(sums, "a.factual"), 1.5 * (weight0 * softplus(0.3) + weight1 * softplus(0.8)) / 4, 1e-12);
+  EXPECT_NEAR(value(sums, "a.counterfactual"), softplus(-1.0) / 0.4 / 4, 1e-12);  // P(no click) = .38 is clipped
 }
 
 TEST(Aitm, APathShouldNotBeLikelierThanItsBeginning) {
   auto made = make("{name: aitm, constraint: 0.5}");
   const LossTerms terms = made->model->loss(output_of(), four_impressions());
-  EXPECT_NEAR(value(terms, "a.path"), (softplus(0.3) + softplus(0.8) + softplus(0.1)) / 3, 1e-12);
+  EXPECT_NEAR(value(terms, "a.path"), (1.5 * (softplus(0.3) + softplus(0.8)) + softplus(0.1)) / 4, 1e-12);
   const double excess = (sigmoid(0.8) - sigmoid(-1.0) + sigmoid(2.0) - sigmoid(1.5)) / 4;  // the second and the fourth
   EXPECT_NEAR(value(terms, "a.excess"), excess, 1e-12);
   EXPECT_NEAR(terms.task_losses[1].item<double>(), 2 * (value(terms, "a.path") + 0.5 * excess), 1e-12);

@@ -6,7 +6,7 @@
 //
 //   escm2_ipw   R_t = mean( o e / pi )
 //   escm2_dr    R_t = mean( e^ + o (e - e^) / pi ),  e^ = softplus(v_t I_t(x) + c_t) with an imputation tower I_t,
-//               trained by J_t = mean( o (sg(e) - e^)^2 / pi )
+//               trained by R_t and by J_t = mean( o (sg(e) - e^)^2 / pi )
 //   L = sum_t a_t ( c_t BCE(path label of t, P_t) + [t is a conversion] (lambda_c R_t + lambda_i J_t) ),  c_t = lambda_g for conversions, else 1
 //
 // All means run over the impressions whose path label is known. Public versions cap 1 / pi at 15 without saying so; here that is the key

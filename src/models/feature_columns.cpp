@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "config/fields.h"
 
 namespace ektm {
@@ -12,7 +13,10 @@ namespace ektm {
 std::vector<int64_t> feature_columns(const std::string& where, std::vector<std::string> names, size_t otherwise, const std::vector<ColumnInfo>& columns) {
   std::vector<std::string> known;
   for (const ColumnInfo& column : columns) known.push_back(column.name);
-  if (names.empty()) names.assign(known.begin(), known.begin() + std::min(otherwise, known.size()));
+  if (names.empty()) {
+    names.assign(known.begin(), known.begin() + std::min(otherwise, known.size()));
+    log_info("{}: not given, so the data set's first {} taken: {}", where, names.size() == 1 ? "feature is" : "features are", fmt::join(names, ", "));
+  }
   std::vector<int64_t> numbers;
   for (const std::string& name : names) {
     const auto found = std::find(known.begin(), known.end(), name);

@@ -8,8 +8,8 @@
 
 namespace ektm {
 
-// Numbers of x's columns that belong to the named features; without names to the first `otherwise` ones. Error Config, in `where`, names
-// the nearest feature.
+// Numbers of x's columns that belong to the named features; without names to the first `otherwise` ones, which the terminal is told. Error
+// Config, in `where`, names the nearest feature.
 std::vector<int64_t> feature_columns(const std::string& where, std::vector<std::string> names, size_t otherwise, const std::vector<ColumnInfo>& columns);
 
 }  // namespace ektm

@@ -93,8 +93,8 @@ class NormedExperts {
     if (!inner.empty()) inner_.emplace_back(store, name, count, in, MlpConfig{inner, "silu", config.dropout}, false);
     // Without a bias: normalisation would take it away again.
     last_.emplace_back(store, name + "." + std::to_string(inner.size()), count, inner.empty() ? in : inner.back(), out, false);
-    scale_ = store.add(name + ".norm.scale", {count, out}, Init::One);
-    shift_ = store.add(name + ".norm.shift", {count, out}, Init::Zero);
+    scale_ = store.add(name + ".norm.scale", {count, out}, Init::One, 0, 0, /*map_dim=*/0);
+    shift_ = store.add(name + ".norm.shift", {count, out}, Init::Zero, 0, 0, /*map_dim=*/0);
     mean_ = store.add_buffer(name + ".norm.running_mean", at::zeros({count, out}));
     variance_ = store.add_buffer(name + ".norm.running_variance", at::ones({count, out}));
   }

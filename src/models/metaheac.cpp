@@ -43,7 +43,7 @@ class Metaheac : public Model {
  public:
   Metaheac(const MetaheacConfig& config, const ModelSpec& spec, ParameterStore& store)
       : Model(spec), tasks_(static_cast<int64_t>(spec.tasks.size())),
-        task_embedding_(store.add("task_embedding.weight", {tasks_, config.task_width}, Init::Xavier)),
+        task_embedding_(store.add("task_embedding.weight", {tasks_, config.task_width}, Init::Xavier, 0, 0, /*map_dim=*/0)),
         experts_(store, "expert", config.experts, spec.features, {config.expert_hidden, config.activation, config.dropout}, true),
         critics_(store, "critic", config.critics, experts_.out(), {config.critic_hidden, config.activation, config.dropout}, true),
         head_weight_(store.add("head.weight", {config.critics, critics_.out(), 1}, Init::Xavier)),

@@ -8,7 +8,7 @@
 //   stage 2: the target model, which is served; it takes the common knowledge layer by layer through gates
 //     h_t^0 = x,  h_t^l = act(W_t^l h_t^(l-1) + b_t^l),  h_t^l += sigmoid(Q_t^l [h_t^l ; sg c^l] + q_t^l) * sg c^l
 //     p_t = sigmoid(w_t h_t^L + b_t)
-//   loss       sum_t a_t ( mean BCE(p_t) + pretrain * mean BCE(m_t) + polar * mean cos(c^L, s)^2 ),  the last over all rows
+//   loss       sum_t a_t ( mean BCE(p_t) + pretrain * mean BCE(m_t) + polar * mean cos(c^L, s)^2 ),  the last over all rows with a label
 //
 // The cosine polarises: what is common and what is an entity's own may not say the same. Reconstructed: the equations were not at hand, the form
 // is that of the paper's abstract and of its reviews. The paper trains the stages one after the other; here both learn at once, and the
@@ -108,8 +108,11 @@ class Mkt : public Model {
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
     const at::Tensor served = masked_mean(bce(output.logits, targets.labels), targets.weight);
-    const at::Tensor pretrain = masked_mean(bce(output.extra[0].second, targets.labels), targets.weight), polar = output.extra[1].second.mean();
-    const at::Tensor sum = served + config_.pretrain * pretrain + config_.polar * polar;
+    const at::Tensor pretrain = masked_mean(bce(output.extra[0].second, targets.labels), targets.weight);
+    const at::Tensor polar = masked_mean(output.extra[1].second, targets.weight.amax(0, /*keepdim=*/true)).squeeze(0);
+    // A task that the batch says nothing of is to have no gradient.
+    const at::Tensor known = (targets.weight.sum(1) > 0).to(served.scalar_type());
+    const at::Tensor sum = served + config_.pretrain * pretrain + config_.polar * polar * known;
     LossTerms terms;
     terms.task_losses = sum * task_weights(sum);
     terms.total = terms.task_losses.sum();

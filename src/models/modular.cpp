@@ -37,7 +37,7 @@ class Modular : public Backbone {
     for (size_t l = 0; l < config.hidden.size(); ++l) {
       const std::string layer = std::to_string(l);
       modules_.emplace_back(store, "module." + layer, config.modules, in, config.hidden[l]);
-      selection_.push_back(store.add("selection." + layer, {tasks_, config.modules}, Init::Zero));
+      selection_.push_back(store.add("selection." + layer, {tasks_, config.modules}, Init::Zero, 0, 0, /*map_dim=*/0));
       in = config.hidden[l];
     }
     towers_.emplace_back(store, "tower", tasks_, in, MlpConfig{config.tower_hidden, config.activation, config.dropout}, false);

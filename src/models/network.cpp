@@ -107,6 +107,7 @@ Network::Pass Network::forward(const Batch& batch, Context& context) const {
     pass.x = embeddings_->gather(batch, context.training);
     for (const Sequence& sequence : sequences_) {
       pass.values.push_back(embeddings_->look_up(batch, sequence.bag, context.training));
+      pass.pooled.push_back(sequence.column);
       // A leaf of its own, on x's memory: a slice of x would make backward fill the rest of x with zeros.
       pass.queries.push_back(pass.x.detach().narrow(2, sequence.target_column, embeddings_->dim()).set_requires_grad(context.training));
     }

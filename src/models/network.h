@@ -19,7 +19,8 @@ class Network {
 
   struct Pass {
     at::Tensor x;  // [G,B,D], a leaf whose gradient goes to the embeddings; so do those of
-    std::vector<at::Tensor> values, queries;  // sequences under attention: [N,W] and [G,B,dim] each
+    std::vector<at::Tensor> values, queries;  // sequences under attention: [N,G*dim] and [G,B,dim] each
+    std::vector<int64_t> pooled;              // the first of the dim columns of x that each of them replaces: x's gradient there means nothing
     ModelOutput output;
   };
   Pass forward(const Batch& batch, Context& context) const;

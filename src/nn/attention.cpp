@@ -307,7 +307,7 @@ struct PutColumns : Function<PutColumns> {
     y.narrow(2, first, columns.size(2)).copy_(columns);
     return y;
   }
-  // x's gradient at the replaced columns is not 0 as it should be: nothing reads it there.
+  // x's gradient at the replaced columns is not 0 as it should be: who reads it there, as balancing does, must pass over them.
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     return {grads[0], grads[0].narrow(2, ctx->saved_data["first"].toInt(), ctx->saved_data["count"].toInt()), {}};
   }

@@ -34,9 +34,14 @@ Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks)
   std::vector<at::Tensor> labels, weights;
   for (size_t t = 0; t < tasks.size(); ++t) {
     at::Tensor weight = targets.weight[static_cast<int64_t>(t)], label = targets.labels[static_cast<int64_t>(t)] * (weight > 0);
-    if (const int32_t parent = tasks[t].parent; parent >= 0)
-      // Where the path broke off before, it is known not to have come this far.
-      weight = at::where(weight > 0, weight, weights[parent] * (labels[parent] == 0));
+    if (const int32_t parent = tasks[t].parent; parent >= 0) {
+      // Where the path broke off before, it is known not to have come this far; where it came to the parent, the rows whose label is known
+      // stand for all. Their share is that of the batch, and 1 to the bit where every label is known.
+      const at::Tensor came = weights[parent] * (labels[parent] != 0), seen = came * (weight > 0), of_seen = seen.sum(), of_came = came.sum();
+      const at::Tensor broke_off = weights[parent] * (labels[parent] == 0);
+      weight = at::where(of_seen > 0, broke_off + seen * (of_came / of_seen), at::where(of_came > 0, 0, broke_off));
+      label = label * (weight > 0);
+    }
     labels.push_back(label);
     weights.push_back(weight);
   }

@@ -85,7 +85,8 @@ class Model {
 Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype = at::kFloat);
 
 // Targets of whole paths, over all impressions: label 1 where a task's event and every event before it happened; weight 0 where that is
-// unknown (no label although the event before happened).
+// unknown (no label although the event before happened). The known ones of the rows that came to the event before count for all of these:
+// else every missing label would make the path look rarer. That supposes that labels are missing at random there.
 Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks);
 
 // Probability of the whole path to each task: the product of sigmoid(logits) along the chain of `after` events. [K,B] -> [K,B]

@@ -40,7 +40,7 @@ class ParameterStore {
     std::string name;
     at::Tensor tensor;
     bool trainable = true;
-    // Along which dimension maps of several tasks or experts lie side by side; -1: it is one map.
+    // Along which dimension maps of several tasks or experts lie side by side; -1: it is one map. Balancing (train/balancing.h) goes by it.
     int64_t map_dim = -1;
   };
   const std::vector<Entry>& entries() const { return entries_; }

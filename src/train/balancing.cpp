@@ -388,7 +388,10 @@ void Balancer::backward_of_each(const LossTerms& loss, const std::vector<Leaf>& 
     loss.task_losses[t].backward({}, /*retain_graph=*/t + 1 < tasks);
     parameters_.collect_grads(rows_[t]);
     for (size_t i = 0; i < leaves.size(); ++i)
-      if (leaves[i].tensor.grad().defined()) leaf_rows[i][t].copy_(leaves[i].tensor.grad());
+      if (leaves[i].tensor.grad().defined()) {
+        leaf_rows[i][t].copy_(leaves[i].tensor.grad());
+        for (const auto& [first, count] : leaves[i].meaningless) leaf_rows[i][t].narrow(-1, first, count).zero_();
+      }
   }
 
   std::vector<Part> parts;
@@ -403,7 +406,10 @@ void Balancer::backward_of_each(const LossTerms& loss, const std::vector<Leaf>& 
   }
   for (size_t i = 0; i < leaves.size(); ++i) {
     leaves[i].tensor.mutable_grad() = at::empty(leaves[i].tensor.sizes(), leaf_rows[i].options());
-    parts.push_back({leaf_rows[i], leaves[i].tensor.grad(), leaves[i].map_dim});
+    if (const int64_t columns = leaves[i].columns; columns > 0)
+      parts.push_back({leaf_rows[i].unflatten(2, {-1, columns}), leaves[i].tensor.grad().unflatten(1, {-1, columns}), 1});
+    else
+      parts.push_back({leaf_rows[i], leaves[i].tensor.grad(), 0});
   }
 
   std::vector<at::Tensor> products;

@@ -41,10 +41,12 @@ class Balancer {
   // `leaf_maps`: maps of the leaves together. Error Config for a target that is no task. config.balance is not "fixed".
   Balancer(const LossConfig& config, const std::vector<std::string>& tasks, ParameterStore& parameters, int64_t leaf_maps, uint64_t seed);
 
-  // What the model was given, whose gradients go to the embeddings; map_dim: the dimension of the groups, -1 without.
+  // What the model was given, whose gradients go to the embeddings: x [G,...], each group a map; or with `columns` [N,G*dim], each group's
+  // columns a map. The gradient at `meaningless`, (first, count) of the last dimension, is taken for 0.
   struct Leaf {
     at::Tensor tensor;
-    int64_t map_dim;
+    int64_t columns = 0;  // of a group
+    std::vector<std::pair<int64_t, int64_t>> meaningless = {};
   };
   // In place of total.backward(): fills parameters.grads() and the gradients of the leaves for step number `step`. zero_grad() went before.
   void backward(const LossTerms& loss, const std::vector<Leaf>& leaves, int64_t step);

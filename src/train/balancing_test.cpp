@@ -484,7 +484,7 @@ struct OneBatch {
     context.training = true;
     network.parameters().zero_grad();
     const Network::Pass pass = network.forward(batch, context);
-    balancer.backward(network.model().loss(pass.output, make_targets(batch, 4)), {{pass.x, 0}}, 0);
+    balancer.backward(network.model().loss(pass.output, make_targets(batch, 4)), {{pass.x}}, 0);
     if (weights) *weights = balancer.weights();
     return {network.parameters().grads().clone(), pass.x.grad().clone()};
   }
@@ -539,6 +539,43 @@ TEST(Shared, SingleTasksShareNothing) {
   expect_near(weights, {1, 1, 1, 1});
   EXPECT_TRUE(at::allclose(found.dense, plain.dense, 1e-5, 1e-8));
   EXPECT_TRUE(at::allclose(found.x, plain.x, 1e-5, 1e-8));
+}
+
+// What belongs to a task row by row, in a tensor of two dimensions, is no sharing either.
+TEST(Shared, RowsOfATaskAreItsOwn) {
+  for (const auto& [model, tensor] : {std::pair("{name: modular}", "selection.0"), {"{name: metaheac}", "task_embedding.weight"},
+                                      {"{name: cross_stitch, hidden: [8]}", "stitch.0"}}) {
+    OneBatch one(model);
+    const Gradients plain = one.plain(), found = one.balanced("balance: mgda");
+    int64_t first = 0, seen = 0;
+    for (const auto& entry : one.network.parameters().entries()) {
+      const int64_t size = entry.tensor.numel();
+      const at::Tensor expected = plain.dense.narrow(0, first, size);
+      if (entry.name == tensor) {
+        EXPECT_GT(expected.abs().max().item<double>(), 1e-6) << model;
+        EXPECT_TRUE(at::allclose(found.dense.narrow(0, first, size), expected, 1e-4, 1e-7)) << model;
+        ++seen;
+      }
+      first += size;
+    }
+    EXPECT_EQ(seen, 1) << model << " " << tensor;
+  }
+}
+
+TEST(Shared, ColumnsWithoutMeaningCountForNothing) {
+  ParameterStore parameters(1);
+  const at::Tensor unused = parameters.add("unused", {1, 1}, Init::Zero);
+  parameters.flatten();
+  const at::Tensor x = at::zeros({1, 1, 4}).set_requires_grad(true), values = at::zeros({3, 4}).set_requires_grad(true);
+  LossTerms loss;  // gradients (1, 0, 9, 9) and (0, 1, 0, 9) of x; of values the first two columns and the last two
+  const at::Tensor first = (x * at::tensor({1.f, 0.f, 9.f, 9.f})).sum() + values.narrow(1, 0, 2).sum();
+  const at::Tensor second = (x * at::tensor({0.f, 1.f, 0.f, 9.f})).sum() + 5 * values.narrow(1, 2, 2).sum();
+  loss.task_losses = at::stack({first, second});
+  Balancer balancer(loss_config("balance: mgda"), {"a", "b"}, parameters, 3, 1);
+  balancer.backward(loss, {{x, 0, {{2, 2}}}, {values, 2}}, 0);
+  expect_near(balancer.weights(), {1, 1});
+  EXPECT_TRUE(at::equal(x.grad().view({4}), at::tensor({1.f, 1.f, 0.f, 0.f})));
+  EXPECT_TRUE(at::equal(values.grad(), at::tensor({1.f, 1.f, 5.f, 5.f}).expand({3, 4})));
 }
 
 // PLE's experts of a task are its own in the last level; in the one below, the gate of the shared experts sees them all.

@@ -20,7 +20,7 @@ Stepper::Stepper(Network& network, const RunConfig& config, int64_t total_steps)
   for (const auto& task : network.info().tasks) tasks.push_back(task.name);
   // The groups of x, and for each sequence under attention its values and the groups of its query.
   const int64_t groups = network.model().embedding_groups(), sequences = static_cast<int64_t>(config.attention.targets.size());
-  const int64_t leaf_maps = groups + sequences * (1 + groups);
+  const int64_t leaf_maps = groups + sequences * 2 * groups;
   balancer_ = std::make_unique<Balancer>(config.loss, tasks, network.parameters(), leaf_maps, seed_);
 }
 
@@ -45,9 +45,11 @@ LossTerms Stepper::step(const Batch& batch, bool first_pass) {
   {
     EKTM_PROFILE("backward");
     if (balancer_) {
-      std::vector<Balancer::Leaf> leaves{{pass.x, 0}};
-      for (const at::Tensor& values : pass.values) leaves.push_back({values, -1});
-      for (const at::Tensor& query : pass.queries) leaves.push_back({query, 0});
+      const int64_t dim = network_.embeddings().dim();
+      std::vector<Balancer::Leaf> leaves{{pass.x}};
+      for (const int64_t column : pass.pooled) leaves[0].meaningless.emplace_back(column, dim);
+      for (const at::Tensor& values : pass.values) leaves.push_back({values, dim});
+      for (const at::Tensor& query : pass.queries) leaves.push_back({query});
       balancer_->backward(loss, leaves, steps());
     } else {
       loss.total.backward();

@@ -171,6 +171,24 @@ TEST(Stepper, BalancingReachesSequences) {
   }
 }
 
+// Tasks with embeddings, towers and attention of their own share nothing: balancing leaves them alone, as without a sequence.
+TEST(Stepper, BalancingLeavesSequencesOfATaskAlone) {
+  const DatasetInfo info = toy_info("parallel");
+  const Batch batch = toy_batch(info, 40, 1);
+  const auto stepped = [&](const std::string& model, const std::string& balance, std::vector<double>* weights = nullptr) {
+    RunConfig config = config_for(model, {"attention.targets={history: item}", "loss.balance=" + balance, "embedding.optimizer=sgd"});
+    Network network(config, info);
+    Stepper stepper(network, config, 5);
+    stepper.step(batch);
+    if (weights) *weights = stepper.balancer()->weights();
+    return network.embeddings().weights().clone();
+  };
+  std::vector<double> weights;
+  const auto plain = stepped("{name: single_task}", "fixed"), alone = stepped("{name: single_task}", "mgda", &weights);
+  for (double weight : weights) EXPECT_EQ(weight, 1);
+  EXPECT_TRUE(at::allclose(plain, alone, 1e-5, 1e-7));
+}
+
 // The label says whether the item is in the history: attention finds out, a pooled history tells less.
 TEST(Stepper, AttentionComparesTheTargetWithEachValue) {
   DatasetInfo info;
