@@ -35,22 +35,26 @@ struct Arguments {
   throw CLI::RuntimeError(130);
 }
 
-PlanResults write_results(const Plan& plan, const Places& places) {
-  PlanResults result{&plan, collect_results(plan, places), {}};
+// Takes the models of broken runs out of the plan.
+PlanResults write_results(Plan& plan, const Places& places, const std::vector<BrokenRun>& broken) {
+  const auto foreign = foreign_runs(plan, places);
+  std::vector<std::string> warnings = leave_out(broken, plan);
+  PlanResults result{&plan, collect_results(plan, places), std::move(warnings)};
   const auto& all = result.datasets;
-  if (const auto foreign = foreign_runs(plan, places); !foreign.empty())
+  if (!foreign.empty())
     result.warnings.push_back(fmt::format("{} holds {} runs that are not of this plan and are not counted, the first: {}. Results that were left out by hand prove nothing.",
                                           places.work.string(), foreign.size(), foreign.front()));
   const std::string markdown = results_markdown(plan, all, result.warnings);
   write_file_atomic(places.work / "results.json", results_json(plan, all).dump(1) + "\n");
   write_file_atomic(places.work / "results.csv", results_csv(all));
+  write_file_atomic(places.work / "comparisons.csv", comparisons_csv(all));
   write_file_atomic(places.work / "results.tex", results_tex(all));
   write_file_atomic(places.work / "report.html", results_page({result}));
   write_file_atomic(places.work / "results.md", markdown);
   for (const auto& warning : result.warnings) std::printf("Note: %s\n", warning.c_str());
   std::fputs(results_text(all).c_str(), stdout);
   std::fflush(stdout);  // before the next line on stderr
-  log_info("wrote results.md, .csv, .tex, .json and report.html into {}", places.work.string());
+  log_info("wrote results.md, .csv, .tex, .json, comparisons.csv and report.html into {}", places.work.string());
   return result;
 }
 
@@ -83,7 +87,7 @@ std::string updated_text(const Arguments& arguments, const std::vector<Chapter>&
 
 void run(const Arguments& arguments) {
   set_quiet(arguments.quiet);
-  const std::vector<Chapter> chapters = read_plans(arguments);
+  std::vector<Chapter> chapters = read_plans(arguments);
   if (!arguments.update.empty()) updated_text(arguments, chapters, {});  // an error now, not after hours
   if (arguments.check) {
     for (const auto& chapter : chapters)
@@ -96,7 +100,7 @@ void run(const Arguments& arguments) {
   options.program = fs::read_symlink("/proc/self/exe");
   options.verbose = arguments.verbose;
   std::vector<PlanResults> results;
-  for (const auto& chapter : chapters) {
+  for (auto& chapter : chapters) {
     options.work = chapter.places.work;
     RunnerOutcome outcome;
     if (chapters.size() > 1) log_info("{}: {}", chapter.file, chapter.plan.title);
@@ -108,7 +112,7 @@ void run(const Arguments& arguments) {
     if (outcome.interrupted)
       interrupted(arguments, fmt::format("{} of {} runs{} are finished", outcome.done, outcome.jobs, chapters.size() > 1 ? " of " + chapter.file : ""));
     try {
-      results.push_back(write_results(chapter.plan, chapter.places));
+      results.push_back(write_results(chapter.plan, chapter.places, outcome.broken));
     } catch (const Interrupted&) {
       interrupted(arguments, "all its runs are finished, the report is not written");
     }

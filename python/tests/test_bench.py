@@ -194,8 +194,27 @@ def test_every_file_holds_the_numbers(whole):
     pair = next(c for c in results["comparisons"] if c["model"] == "ektm_mmoe" and c["task"] is None)
     for name in ("results.md", "report.html"):
         assert f"{pair['seeds']['low']:+.4f}" in texts[name]
-    if pair["verdict"] == "tie":
-        assert "a tie" in texts["results.md"]
+    row = f"| ektm_mmoe | {'mmoe (its baseline, and the best)' if pair['best_baseline'] else 'mmoe (its baseline)'} | {pair['difference']:+.4f} |".replace("+0.0000", "0.0000")
+    (line,) = [text for text in texts["results.md"].splitlines() if text.startswith(row)]
+    assert line.strip("| *").endswith(pair["verdict"])
+    pairs = list(csv.DictReader((work / "comparisons.csv").open()))
+    assert len(pairs) == len(results["comparisons"]) > 2
+    for found, c in zip(pairs, results["comparisons"]):
+        assert (found["model"], found["against"], found["verdict"]) == (c["model"], c["reference"], c["verdict"])
+        assert float(found["difference"]) == c["difference"] and float(found["seeds_low"]) == c["seeds"]["low"]
+        assert [float(value) for value in found["by_seed"].split()] == c["by_seed"]
+
+
+def test_holms_correction_is_that_of_each_kind_of_interval_over_the_table(whole):
+    _, work = whole
+    comparisons = json.loads((work / "results.json").read_text())["datasets"][0]["comparisons"]
+    for kind in ("seeds", "rows"):
+        family = [c[kind] for c in comparisons if c["task"] is None and c[kind]]
+        assert len(family) >= 3
+        order, running = sorted(family, key=lambda e: e["p"]), 0
+        for rank, e in enumerate(order):
+            running = max(running, min(1, (len(order) - rank) * e["p"]))
+            assert e["p_holm"] == pytest.approx(running, rel=1e-12)
 
 
 def test_the_page_is_whole_and_needs_nothing_else(whole):
@@ -440,6 +459,55 @@ def test_a_trial_whose_losses_are_not_finite_is_a_result(simulated, tmp_path, pa
     assert numbers(tmp_path / "work")["datasets"][0]["models"][0]["search"]["best_trial"] > 0
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_run_whose_losses_are_not_finite_leaves_the_others_their_table(simulated, tmp_path, parallel):
+    content = plan_of(simulated, seeds=[5, 6], parallel=parallel, tune=None)
+    content["models"][1]["set"] = {"optimizer.learning_rate": 100, "optimizer.weight_decay": 100}
+    content["models"].append({"name": "shared", "config": {"model": {"name": "shared_bottom", "bottom_hidden": [8], "tower_hidden": [8]}}})
+    plan, work = write_plan(tmp_path, content), tmp_path / "work"
+    out = succeed("bench", plan, "--output", work, "--quiet")
+    assert [model["name"] for model in numbers(work)["datasets"][0]["models"]] == ["single", "shared"]
+    for text in (out, (work / "results.md").read_text(), (work / "report.html").read_text()):
+        assert "mmoe is left out: its run of seed 5 on sim broke off. Model error" in text
+        assert "ektm_mmoe is left out with its baseline mmoe." in text
+    assert succeed("bench", plan, "--output", work, "--quiet") == out  # nothing is trained again
+    content["models"] = content["models"][1:2]
+    done = run("bench", write_plan(tmp_path, content), "--output", work, "--quiet")
+    assert done.code == 1 and "no model is left to compare" in done.err
+
+
+def test_changed_raw_files_are_noticed(simulated, tmp_path):
+    for name in ("schema.yaml", "train.parquet", "valid.parquet", "test.parquet"):
+        shutil.copy(simulated.raw / name, tmp_path / name)
+    raw = {"name": "raw", "schema": str(tmp_path / "schema.yaml"), **{split: [str(tmp_path / f"{split}.parquet")] for split in ("train", "valid", "test")}}
+    content = plan_of(simulated, tune=None, seeds=[5], datasets=[raw])
+    content["models"] = content["models"][:1]
+    plan = write_plan(tmp_path, content)
+    succeed("bench", plan, "--output", tmp_path / "work", "--quiet")
+    (tmp_path / "test.parquet").touch()  # another time, the same rows
+    succeed("bench", plan, "--output", tmp_path / "work", "--quiet")
+    shutil.copy(simulated.raw / "valid.parquet", tmp_path / "test.parquet")
+    done = run("bench", plan, "--output", tmp_path / "work", "--quiet")
+    assert done.code == 1 and "datasets[0]" in done.err and "test.parquet has changed since" in done.err
+
+
+def test_searches_that_would_compare_unequal_trials_are_refused(simulated, tmp_path):
+    for key, choices in (("train.early_stopping.metric", ["mean_auc", "mean_logloss"]), ("train.early_stopping", [{"metric": "mean_logloss"}, {}])):
+        content = plan_of(simulated)
+        content["tune"]["space"] = {key: choices}
+        done = run("bench", write_plan(tmp_path, content), "--check")
+        assert done.code == 1 and f"searches the key '{key}'" in done.err and "one for all" in done.err
+        content["tune"]["space"] = {"embedding.dim": [4, 8]}
+        content["tune"]["models"]["mmoe"] = {key: choices}
+        assert f"searches the key '{key}'" in run("bench", write_plan(tmp_path, content), "--check").err
+    content = plan_of(simulated)
+    content["datasets"][0]["set"] = {"optimizer.learning_rate": 0.004}
+    done = run("bench", write_plan(tmp_path, content), "--check")
+    assert done.code == 1 and done.err.count("lies over the searched key 'optimizer.learning_rate'") == 1
+    content["datasets"][0]["set"] = {"train.batch_rows": 128}  # not searched
+    succeed("bench", write_plan(tmp_path, content), "--check")
+
+
 def test_a_second_one_in_the_same_folder_is_refused(whole, simulated, tmp_path):
     plan, _ = whole
     process = start("bench", plan, "--output", tmp_path / "work")
@@ -508,6 +576,10 @@ def test_broken_rolling_cuts_are_refused(simulated, tmp_path):
     content["datasets"][0]["rolling"][0]["train"] = "ts <"
     del content["datasets"][0]["rolling"][1]["valid"]
     content["datasets"][0]["rolling"][1]["tets"] = "ts > 1"
+    twice, _ = rolling_plan(simulated)
+    twice["datasets"][0]["rolling"].append({**twice["datasets"][0]["rolling"][0], "train": "ts < 5"})
+    done = run("bench", write_plan(tmp_path, twice), "--check")
+    assert done.code == 1 and "datasets[0].rolling[2].test: is that of cut 1" in done.err
     content["datasets"] += [{"name": "encoded", "data": str(simulated.data), "rolling": content["datasets"][0]["rolling"]},
                             {"name": "once", "simulate": {"rows": 4000}, "rolling": [{"train": "ts < 1", "valid": "ts == 1", "test": "ts > 1"}]}]
     done = run("bench", write_plan(tmp_path, content), "--check")

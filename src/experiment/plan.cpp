@@ -259,6 +259,10 @@ std::vector<PlanDataset> rolling_cuts(const YAML::Node& rolling, const PlanDatas
         errors.add(rolling[k], place + name, error.message());
       }
     }
+    for (size_t before = 0; before < cuts.size(); ++before)
+      if (!cut.test_where.empty() && cuts[before].test_where == cut.test_where)
+        errors.add(rolling[k], place + "test",
+                   fmt::format("is that of cut {}; rows that are counted twice prove nothing. Give each cut test rows of its own.", before + 1));
     cuts.push_back(std::move(cut));
   }
   return cuts;
@@ -380,14 +384,29 @@ void read_tune(const YAML::Node& node, Plan& plan, ConfigErrors& errors) {
 // A winner of more trials, or by another metric, is no equal.
 void check_search(const Plan& plan, ConfigErrors& errors) {
   std::string metric;
+  std::set<std::string> said;
+  // Whether one key is the other, or holds it.
+  const auto overlap = [](const std::string& a, const std::string& b) { return (a + ".").starts_with(b + ".") || (b + ".").starts_with(a + "."); };
   for (size_t i = 0; i < plan.models.size(); ++i) {
     const auto& model = plan.models[i];
     if (!model.config.IsMap()) continue;
     const std::vector<Drawn> keys = drawn_keys(plan, model);
     if (keys.empty()) errors.add({}, "tune.models." + model.name, "nothing is searched for this model; give it choices here or in tune.space.");
-    for (const auto& drawn : keys)
+    for (const auto& drawn : keys) {
       for (const char* fixed : {"data", "seed", "threads"})
         if (drawn.key == fixed) errors.add({}, "tune", fmt::format("searches the key '{}', which the plan decides for all models.", fixed));
+      if (overlap(drawn.key, "train.early_stopping.metric"))
+        errors.add({}, "tune",
+                   fmt::format("searches the key '{}'; trials are compared by train.early_stopping.metric, which must be one for all. Search other keys of "
+                               "train.early_stopping by their whole names.",
+                               drawn.key));
+      for (const auto& dataset : plan.datasets)
+        for (const auto& item : dataset.set)
+          if (overlap(drawn.key, item.first.Scalar()) && said.insert(dataset.place + drawn.key).second)
+            errors.add({}, dataset.place + ".set",
+                       fmt::format("has the key '{}', which lies over the searched key '{}': every trial would be the same. Remove one of them.",
+                                   item.first.Scalar(), drawn.key));
+    }
     const YAML::Node train = model.config["train"];
     const YAML::Node stopping = train && train.IsMap() ? train["early_stopping"] : YAML::Node();
     const YAML::Node own = stopping.IsDefined() && stopping.IsMap() ? stopping["metric"] : YAML::Node();

@@ -495,6 +495,24 @@ std::string results_csv(const std::vector<DatasetResults>& all) {
   return text;
 }
 
+std::string comparisons_csv(const std::vector<DatasetResults>& all) {
+  std::string text =
+      "dataset,task,model,against,relation,difference,seeds_low,seeds_high,seeds_p,seeds_p_holm,over,low,high,p,p_holm,comparisons,verdict,by_seed\n";
+  const auto estimate = [](const std::optional<Estimate>& at, const std::optional<double>& corrected) {
+    return at ? fmt::format("{},{},{},{}", at->interval.low, at->interval.high, at->p, corrected ? fmt::format("{}", *corrected) : "") : std::string(",,,");
+  };
+  const auto lines = [&](const std::string& dataset, const std::string& mean, const char* other, const std::vector<Comparison>& comparisons) {
+    for (const auto& c : comparisons)
+      text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_cell(dataset), csv_cell(c.task.empty() ? mean : c.task), csv_cell(c.model),
+                          csv_cell(c.reference), c.stated && c.best ? "its baseline and the best" : c.stated ? "its baseline" : "the best baseline",
+                          c.difference, estimate(c.seeds, c.holm_seeds), other, estimate(c.rows, c.holm_rows), c.family, to_string(c.verdict),
+                          fmt::join(c.by_seed, " "));
+  };
+  for (const auto& results : all) lines(results.name, results.mean_title(), results.grouped ? "groups" : "rows", results.comparisons);
+  for (const auto& rolling : rolling_results(all)) lines(rolling.name, "mean over the cuts", "cuts", rolling.comparisons);
+  return text;
+}
+
 std::string results_tex(const std::vector<DatasetResults>& all) {
   std::string text = "% Needs \\usepackage{booktabs}.\n";
   for (const auto& results : all)

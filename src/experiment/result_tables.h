@@ -45,6 +45,8 @@ std::string results_summary(const std::vector<DatasetResults>& all);
 std::string with_results(const std::string& text, const std::string& name, const std::string& results, const std::string& place);
 // A line a data set, model, task and metric: mean, standard deviation, and the values by seed.
 std::string results_csv(const std::vector<DatasetResults>& all);
+// Every difference, its intervals and p-values; of rolling cuts put together with the intervals over cuts in place of those over groups.
+std::string comparisons_csv(const std::vector<DatasetResults>& all);
 // Tables for \usepackage{booktabs}.
 std::string results_tex(const std::vector<DatasetResults>& all);
 nlohmann::ordered_json results_json(const Plan& plan, const std::vector<DatasetResults>& all);

@@ -37,6 +37,7 @@ using Json = nlohmann::json;
 namespace {
 
 constexpr const char* kTrialsFile = "trials.jsonl";
+constexpr const char* kFailureFile = "failure.txt";  // in the folder of a run whose losses were not finite
 
 Json parse_line(const std::string& line, const fs::path& file) {
   Json json = Json::parse(line, nullptr, false);
@@ -87,7 +88,7 @@ struct Job {
   fs::path folder;
   std::string label;
   std::function<void()> finish;                           // when it was trained
-  std::function<void(const std::string& failure)> broke;  // when its losses were not finite; empty: an error of the whole
+  std::function<void(const std::string& failure)> broke;  // when its losses were not finite
 };
 
 bool was_trained(const Job& job) { return fs::exists(job.folder / (job.config.train.evaluate_test ? "metrics.json" : "metrics-valid.json")); }
@@ -121,7 +122,19 @@ class Runner {
          found);
   }
 
-  Json source_of(const PlanDataset& dataset) const {
+  // What a raw file holds. It is read again only where its time or size differs from the record before.
+  Json raw_file(const std::string& file) {
+    if (const auto known = raw_files_.find(file); known != raw_files_.end()) return known->second;
+    const int64_t size = static_cast<int64_t>(fs::file_size(file)), time = fs::last_write_time(file).time_since_epoch().count();
+    Json& record = raw_files_[file];
+    for (const auto& [name, source] : records_.items())
+      if (const Json files = source.value("files", Json::object()); files.contains(file)) record = files[file];
+    if (!record.is_object() || record.value("size", int64_t{-1}) != size || record.value("time", int64_t{0}) != time)
+      record = {{"size", size}, {"time", time}, {"checksum", checksum_file(file)}};
+    return record;
+  }
+
+  Json source_of(const PlanDataset& dataset) {
     Json source;
     if (dataset.data.empty()) {
       if (dataset.simulation) {
@@ -129,6 +142,8 @@ class Runner {
       } else {
         source["schema"] = checksum_file(dataset.schema);
         source["train"] = dataset.train, source["valid"] = dataset.valid, source["test"] = dataset.test;
+        for (const auto* files : {&dataset.train, &dataset.valid, &dataset.test})
+          for (const auto& file : *files) source["files"][file] = raw_file(file);
       }
       if (!dataset.cut_of.empty()) source["rolling"] = {dataset.train_where, dataset.valid_where, dataset.test_where};
     }
@@ -139,25 +154,29 @@ class Runner {
 
   fs::path data_file() const { return options_.work / "data.json"; }
 
-  void check_data_records() const {
+  void check_data_records() {
     if (!fs::exists(data_file())) return;
     const Json before = Json::parse(read_file(data_file()), nullptr, false);
     if (!before.is_object()) fail(ErrorKind::Data, data_file().string(), "is no JSON object. The folder is damaged: name another one.");
+    records_ = before;
     for (const auto& dataset : plan_.datasets) {
       if (!before.contains(dataset.name)) continue;
       const Json now = source_of(dataset);
       for (const auto& [key, value] : before[dataset.name].items())
-        if (!now.contains(key) || now[key] != value) {
+        if (key == "files") {
+          for (const auto& [file, record] : value.items())
+            if (now.contains(key) && now[key].contains(file) && now[key][file].value("checksum", "") != record.value("checksum", ""))
+              contradiction(dataset.place, fmt::format("the raw file {} has changed since the data set {} was made of it", file, dataset.name));
+        } else if (!now.contains(key) || now[key] != value) {
           const std::string name = key == "manifest" ? "data" : key;
           contradiction(dataset.place + "." + name, fmt::format("the data set {} had another content", dataset.name));
         }
     }
   }
 
-  void record_data() const {
-    Json records = fs::exists(data_file()) ? Json::parse(read_file(data_file())) : Json::object();
-    for (const auto& dataset : plan_.datasets) records[dataset.name] = source_of(dataset);
-    write_file_atomic(data_file(), records.dump(1) + "\n");
+  void record_data() {
+    for (const auto& dataset : plan_.datasets) records_[dataset.name] = source_of(dataset);
+    write_file_atomic(data_file(), records_.dump(1) + "\n");
   }
 
   void prepare_raw(const PlanDataset& dataset) {
@@ -374,7 +393,17 @@ class Runner {
                   {},
                   {}};
           job.finish = [run = job.folder, data = job.config.data] { write_predictions(run, data); };
-          if (was_trained(job) && has_predictions(job.folder))
+          job.broke = [this, run = job.folder, broken = BrokenRun{dataset.name, model.name, "", seed}](const std::string& failure) mutable {
+            write_file_atomic(run / kFailureFile, failure + "\n");
+            broken.failure = failure;
+            outcome_.broken.push_back(broken);
+          };
+          if (fs::exists(job.folder / kFailureFile)) {
+            std::string failure = read_file(job.folder / kFailureFile);
+            failure.erase(failure.find_last_not_of('\n') + 1);
+            outcome_.broken.push_back({dataset.name, model.name, failure, seed});
+            ++outcome_.done;
+          } else if (was_trained(job) && has_predictions(job.folder))
             ++outcome_.done;
           else
             jobs.push_back(std::move(job));
@@ -412,7 +441,6 @@ class Runner {
   }
 
   void broke_off(const Job& job, const Error& error) {
-    if (!job.broke) throw Error(error.kind(), job.label + ", " + error.where(), error.message());
     job.broke(error.what());
     ++outcome_.done;
     ++finished_here_;
@@ -439,8 +467,8 @@ class Runner {
             return;
           }
         } catch (const Error& error) {
-          // NaN in a loss is a result of a trial; anything else is not.
-          if (error.kind() != ErrorKind::Model || !job.broke) throw Error(error.kind(), job.label + ", " + error.where(), error.message());
+          // NaN in a loss is a result; anything else is not.
+          if (error.kind() != ErrorKind::Model) throw Error(error.kind(), job.label + ", " + error.where(), error.message());
           broke_off(job, error);
           continue;
         }
@@ -500,7 +528,13 @@ class Runner {
   }
 
   void execute_beside(const std::vector<Job>& jobs) {
-    std::map<pid_t, Child> running;
+    // Whatever is thrown, no training goes on alone, with the lock of the folder.
+    struct Running : std::map<pid_t, Child> {
+      ~Running() {
+        for (const auto& [pid, child] : *this) kill(pid, SIGINT);
+        for (const auto& [pid, child] : *this) waitpid(pid, nullptr, 0);
+      }
+    } running;
     size_t next = 0;
     std::optional<Error> failure;
     bool told = false;
@@ -558,7 +592,7 @@ class Runner {
     std::string said = read_file(child.messages);
     said.erase(said.find_last_not_of('\n') + 1);
     if (said.rfind("ektm: ", 0) == 0) said.erase(0, 6);
-    if (job.broke && said.rfind("Model error", 0) == 0) {
+    if (said.rfind("Model error", 0) == 0) {
       job.broke(said);
       ++outcome_.done;
       ++finished_here_;
@@ -576,6 +610,8 @@ class Runner {
   Lock lock_;
   RunnerOutcome outcome_;
   std::set<fs::path> simulated_;  // logs that were written here
+  Json records_ = Json::object();  // data.json: by data set, what it was made of
+  std::map<std::string, Json> raw_files_;
   std::chrono::steady_clock::time_point start_;
   int64_t finished_here_ = 0;
 };
@@ -620,6 +656,21 @@ const TrialRecord* best_trial(const std::vector<TrialRecord>& trials, bool large
   for (const auto& trial : trials)
     if (trial.selection && (!best || (larger ? *trial.selection > *best->selection : *trial.selection < *best->selection))) best = &trial;
   return best;
+}
+
+std::vector<std::string> leave_out(const std::vector<BrokenRun>& broken, Plan& plan) {
+  std::vector<std::string> said;
+  std::set<std::string> out;
+  for (const auto& run : broken) {
+    out.insert(run.model);
+    said.push_back(fmt::format("{} is left out: its run of seed {} on {} broke off. {}", run.model, run.seed, run.dataset, run.failure));
+  }
+  for (const auto& model : plan.models)
+    if (!model.baseline.empty() && out.count(model.baseline) && !out.count(model.name))
+      said.push_back(fmt::format("{} is left out with its baseline {}.", model.name, model.baseline));
+  std::erase_if(plan.models, [&](const PlanModel& model) { return out.count(model.name) || out.count(model.baseline); });
+  if (plan.models.empty()) fail(ErrorKind::Model, "the plan", "no model is left to compare. {}", said.front());
+  return said;
 }
 
 std::vector<std::string> foreign_runs(const Plan& plan, const Places& places) {

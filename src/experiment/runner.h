@@ -22,9 +22,16 @@ struct RunnerOptions {
   bool verbose = false;           // what each training says too
 };
 
+// A run whose losses were not finite; the others of the plan went on.
+struct BrokenRun {
+  std::string dataset, model, failure;
+  int64_t seed = 0;
+};
+
 struct RunnerOutcome {
   bool interrupted = false;
   int64_t done = 0, jobs = 0;  // trials and runs
+  std::vector<BrokenRun> broken;
 };
 
 // Errors: Config when WORK holds results of another plan (names the key), or another process works there; what training throws.
@@ -40,6 +47,10 @@ struct TrialRecord {
 std::vector<TrialRecord> read_trials(const std::filesystem::path& folder);
 // The best of them (the first of equal ones); null when every one broke off. `larger`: whether a larger metric is better.
 const TrialRecord* best_trial(const std::vector<TrialRecord>& trials, bool larger);
+
+// Takes the models of broken runs, and those whose baseline they are, out of the plan, for results of what is left; says each in a sentence.
+// Error Model when nothing is left.
+std::vector<std::string> leave_out(const std::vector<BrokenRun>& broken, Plan& plan);
 
 // Runs below WORK/runs that are not of the plan.
 std::vector<std::string> foreign_runs(const Plan& plan, const Places& places);

@@ -166,7 +166,8 @@ std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, co
     if (point.interval) svg.line(x(point.x), y(point.interval->low), x(point.x), y(point.interval->high), "axis");
     svg.marker(x(point.x), y(point.y), 5, point.style, false, fmt::format("{}: {:.4g}, {:.5f}", point.label, point.x, point.y));
   }
-  // Names beside their points, from the top down; one that would lie over another moves down a line.
+  // Names beside their points, from the top down. One that would lie over another moves to the nearest free place beside, above or below, with a
+  // line to its point where it is far from it.
   std::vector<size_t> order(points.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return points[a].y > points[b].y; });
@@ -176,20 +177,35 @@ std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, co
   std::vector<Box> taken;
   for (size_t i : order) {
     const double width = text_width_px(points[i].label, kTickFont), at = x(points[i].x);
-    const bool to_left = at + 10 + width > right;
-    Box box{to_left ? at - 10 - width : at + 10, to_left ? at - 10 : at + 10 + width, y(points[i].y) + 4};
-    auto overlaps = [&](const Box& t) { return box.x1 < t.x2 && t.x1 < box.x2 && std::abs(box.y - t.y) < kLine; };
-    while (std::any_of(taken.begin(), taken.end(), overlaps)) box.y += kLine;
+    Box box{};
+    bool to_left = false;
+    auto is_free = [&](double moved, bool left_side) {
+      to_left = left_side;
+      box = {left_side ? at - 10 - width : at + 10, left_side ? at - 10 : at + 10 + width, y(points[i].y) + 4 + moved};
+      return box.x1 >= left && box.x2 <= right && box.y >= kTop + 8 && box.y <= bottom - 3 && std::none_of(taken.begin(), taken.end(), [&](const Box& t) {
+        return box.x1 < t.x2 && t.x1 < box.x2 && std::abs(box.y - t.y) < kLine;
+      });
+    };
+    double moved = 0;
+    const auto found = [&] {
+      for (double lines = 0; lines * kLine < kHeight; lines += 0.5)
+        for (double way : {1.0, -1.0})
+          for (bool left_side : {false, true})
+            if (is_free(moved = way * lines * kLine, left_side)) return true;
+      return false;
+    };
+    if (!found()) is_free(moved = 0, at > (left + right) / 2);
     taken.push_back(box);
+    if (std::abs(moved) > kLine) svg.line(at, y(points[i].y), to_left ? box.x2 + 2 : box.x1 - 2, box.y - 4, "grid");
     svg.text(to_left ? box.x2 : box.x1, box.y, points[i].label, "tick", to_left ? "end" : "start");
   }
   return svg.to_string();
 }
 
-std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves) {
+std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves, const std::vector<Curve>& of_axes) {
   constexpr double kHeight = 150;
   Range steps, values;
-  for (const auto& curve : curves)
+  for (const auto& curve : of_axes)
     for (const auto& [step, value] : curve.points) steps.add(step), values.add(value);
   if (values.empty()) return nothing_to_draw(title);
   steps.add(0);
@@ -247,12 +263,13 @@ std::vector<ReliabilityBin> halved(const std::vector<ReliabilityBin>& bins) {
 
 }  // namespace
 
-std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& full) {
+std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& full, const std::vector<ReliabilityCurve>& full_of_axes) {
   constexpr double kSide = 250;
-  std::vector<ReliabilityCurve> curves = full;
-  for (auto& curve : curves) curve.bins = halved(curve.bins);
+  std::vector<ReliabilityCurve> curves = full, of_axes = full_of_axes;
+  for (auto* list : {&curves, &of_axes})
+    for (auto& curve : *list) curve.bins = halved(curve.bins);
   Range all, positive;
-  for (const auto& curve : curves)
+  for (const auto& curve : of_axes)
     for (const auto& bin : curve.bins)
       for (double value : {bin.mean_prediction, bin.positive_rate}) {
         all.add(value);
@@ -260,7 +277,7 @@ std::string reliability_chart(const ChartTitle& title, const std::vector<Reliabi
       }
   if (all.empty() || positive.empty()) return nothing_to_draw(title);
   Range predictions;
-  for (const auto& curve : curves)
+  for (const auto& curve : of_axes)
     for (const auto& bin : curve.bins)
       if (bin.mean_prediction > 0) predictions.add(bin.mean_prediction);
   const bool logarithmic = !predictions.empty() && predictions.high > 20 * predictions.low;

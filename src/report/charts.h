@@ -53,21 +53,21 @@ struct ScatterPoint {
 };
 std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, const std::string& y_axis, const std::vector<ScatterPoint>& points);
 
-// Curves over training steps. The point at `chosen_step` (the saved weights) is ringed.
+// Curves over training steps, on axes that hold `of_axes` too. The point at `chosen_step` (the saved weights) is ringed.
 struct Curve {
   RunStyle style;
   std::vector<std::pair<double, double>> points;  // (step, value)
   std::optional<int64_t> chosen_step;
 };
-std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves);
+std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curves, const std::vector<Curve>& of_axes);
 
-// Mean prediction against observed rate with the diagonal, neighbouring bins joined in pairs; logarithmic where predictions span
+// Mean prediction against observed rate with the diagonal, neighbouring bins joined in pairs, on axes that hold `of_axes` too; logarithmic where predictions span
 // more than a factor of 20. Bins without a positive lie hollow on the lower edge then.
 struct ReliabilityCurve {
   RunStyle style;
   std::vector<ReliabilityBin> bins;
 };
-std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& curves);
+std::string reliability_chart(const ChartTitle& title, const std::vector<ReliabilityCurve>& curves, const std::vector<ReliabilityCurve>& of_axes);
 
 // Values in cells, shaded by size. matrix: [rows][columns].
 struct LabelledMatrix {

@@ -406,20 +406,40 @@ std::string interval_section(const std::vector<Shown>& runs, const std::vector<M
          "Every panel has a scale of its own.</p>\n" + panels(charts);
 }
 
-std::string reliability_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
-  std::vector<std::string> charts;
-  for (const auto& measure : measures) {
-    std::vector<ReliabilityCurve> curves;
-    for (const auto& shown : runs)
-      if (const auto* metrics = shown.find(measure)) curves.push_back({shown.style, metrics->reliability});
-    charts.push_back(reliability_chart({measure.title(), rows_note(runs, measure)}, curves));
+// As many lines as can be told apart in one panel: legend and panels of each part of the runs, one part below the other. `chart` draws a
+// part of the runs on axes that hold all of them.
+using GroupCharts = std::function<std::vector<std::string>(const std::vector<Shown>& part)>;
+std::string in_groups(const std::vector<Shown>& runs, const GroupCharts& charts) {
+  constexpr size_t kMost = 8;
+  const size_t groups = (runs.size() + kMost - 1) / kMost;
+  std::string html;
+  for (size_t g = 0; g < groups; ++g) {
+    const auto at = [&](size_t number) { return runs.begin() + static_cast<std::ptrdiff_t>(number * runs.size() / groups); };
+    const std::vector<Shown> part(at(g), at(g + 1));
+    html += legend(part) + panels(charts(part));
   }
+  return html;
+}
+
+std::string reliability_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
+  const auto curves_of = [](const std::vector<Shown>& part, const Measure& measure) {
+    std::vector<ReliabilityCurve> curves;
+    for (const auto& shown : part)
+      if (const auto* metrics = shown.find(measure)) curves.push_back({shown.style, metrics->reliability});
+    return curves;
+  };
+  const auto charts_of = [&](const std::vector<Shown>& part) {
+    std::vector<std::string> charts;
+    for (const auto& measure : measures)
+      charts.push_back(reliability_chart({measure.title(), rows_note(runs, measure)}, curves_of(part, measure), curves_of(runs, measure)));
+    return charts;
+  };
   return "<h2>Calibration</h2>\n<p class=\"soft\">The rows, sorted by prediction, in bins of equal size: mean prediction against "
          "observed rate. On the "
          "dashed line predictions are right on average; below it they are too high. Hollow marks on the lower edge: bins without "
          "a "
          "positive.</p>\n" +
-         legend(runs) + panels(charts);
+         in_groups(runs, charts_of);
 }
 
 std::string difference(const std::optional<double>& a, const std::optional<double>& b) {
@@ -485,39 +505,43 @@ std::string transfer_section(const std::vector<Shown>& runs) {
 }
 
 std::string curve_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
-  auto chart = [&](const ChartTitle& title, const std::function<std::optional<double>(const HistoryPoint&)>& value) {
+  using Value = std::function<std::optional<double>(const HistoryPoint&)>;
+  auto curves_of = [](const std::vector<Shown>& part, const Value& value) {
     std::vector<Curve> curves;
-    for (const auto& shown : runs) {
+    for (const auto& shown : part) {
       Curve curve{shown.style, {}, std::nullopt};
       if (shown.inspection.best_step) curve.chosen_step = static_cast<int64_t>(*shown.inspection.best_step);
       for (const auto& point : shown.run->history)
         if (const auto y = value(point)) curve.points.emplace_back(static_cast<double>(point.step), *y);
       curves.push_back(std::move(curve));
     }
-    return curve_chart(title, curves);
+    return curves;
   };
   auto entry = [](const std::map<std::string, double>& values, const std::string& name) -> std::optional<double> {
     const auto found = values.find(name);
     return found == values.end() ? std::nullopt : std::optional(found->second);
   };
   if (std::all_of(runs.begin(), runs.end(), [](const Shown& shown) { return shown.run->history.empty(); })) return "";
-  std::vector<std::string> charts = {chart({"Training loss", "all terms of the model, mean since the point before"},
-                                           [&](const HistoryPoint& p) { return entry(p.train_loss, "total"); }),
-                                     chart({"Selection metric", "validation split; chooses the saved weights"},
-                                           [](const HistoryPoint& p) { return p.selection; })};
+  std::vector<std::pair<ChartTitle, Value>> drawings = {{{"Training loss", "all terms of the model, mean since the point before"},
+                                                         [&](const HistoryPoint& p) { return entry(p.train_loss, "total"); }},
+                                                        {{"Selection metric", "validation split; chooses the saved weights"},
+                                                         [](const HistoryPoint& p) { return p.selection; }}};
   for (const auto& measure : measures) {
     const bool drawn = measure.quantity != "ctcvr" && std::any_of(runs.begin(), runs.end(), [&](const Shown& shown) {
                          return std::any_of(shown.run->history.begin(), shown.run->history.end(),
                                             [&](const HistoryPoint& p) { return p.valid_auc.count(measure.task) > 0; });
                        });
-    if (drawn)
-      charts.push_back(chart({measure.task, "AUC on the validation split"},
-                             [&](const HistoryPoint& p) { return entry(p.valid_auc, measure.task); }));
+    if (drawn) drawings.push_back({{measure.task, "AUC on the validation split"}, [&](const HistoryPoint& p) { return entry(p.valid_auc, measure.task); }});
   }
+  const auto charts_of = [&](const std::vector<Shown>& part) {
+    std::vector<std::string> charts;
+    for (const auto& [title, value] : drawings) charts.push_back(curve_chart(title, curves_of(part, value), curves_of(runs, value)));
+    return charts;
+  };
   return "<h2>Learning curves</h2>\n<p class=\"soft\">Ringed: the step whose weights were saved. Training losses have different "
          "terms from model to model; "
          "compare their course, not their height.</p>\n" +
-         legend(runs) + panels(charts);
+         in_groups(runs, charts_of);
 }
 
 std::string scenario_section(const std::vector<Shown>& runs, const std::vector<Measure>& measures) {
