@@ -148,6 +148,11 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"ektm_attention", "parallel",
                    {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}", history, "attention.hidden=[6, 5]"}});
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
+  cases.push_back({"ektm_sample_weights", "parallel", {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}, true});
+  cases.push_back({"ektm_gate_sample_weights", "roots", {"model={name: ektm, transmit: gate, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}, true});
+  cases.push_back({"aitm_sample_weights", "sequential", {"model=" + aitm}, true});
+  cases.push_back({"mkt_sample_weights", "parallel", {"model={name: mkt, " + mkt + "}"}, true});
+  cases.push_back({"mgda_sample_weights", "parallel", {"model=" + mmoe, "loss={balance: mgda}"}, true});
   cases.push_back({"task_weights", "parallel", {"model=" + mmoe, "loss.task_weights={click: 0.5, b: 3}"}});
   cases.push_back({"adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=adagrad"}});
   cases.push_back({"rowwise_adagrad", "parallel", {"model=" + mmoe, "embedding.optimizer=rowwise_adagrad"}});

@@ -25,7 +25,8 @@ inline DatasetInfo toy_info(const std::string& chain) {
   return info;
 }
 
-// Labels are random; a conversion is observed where its parent happened. `weights`: sample weights in [0.5, 1.5).
+// Labels are random; a conversion is observed where its parent happened. `weights`: sample weights in [0.5, 1.5), and of each conversion's labels
+// a fifth is hidden, whatever else is seen of the row, as train.label_shares does it.
 inline Batch toy_batch(const DatasetInfo& info, int64_t rows, uint64_t seed, bool weights = false) {
   Rng rng(seed);
   Batch batch;
@@ -42,6 +43,8 @@ inline Batch toy_batch(const DatasetInfo& info, int64_t rows, uint64_t seed, boo
       batch.labels.push_back(observed && rng.uniform() < 0.5);
     }
     if (weights) batch.weights.push_back(static_cast<float>(0.5 + rng.uniform()));
+    for (size_t t = 0; weights && t < tasks; ++t)
+      if (info.tasks[t].parent >= 0 && rng.uniform() < 0.2) batch.observed[first + t] = 0, batch.labels[first + t] = 0;
   }
   batch.bags.resize(info.bags.size());
   for (size_t k = 0; k < info.bags.size(); ++k) {
