@@ -132,6 +132,24 @@ def test_the_numbers_are_those_of_the_runs(whole):
     assert pair["stated_baseline"]
 
 
+def test_a_step_is_chosen_by_what_it_would_serve(whole):
+    """Validation measures, task by task, the head that is then served: the same numbers stand in the history and in the metrics of the kept step."""
+    _, work = whole
+    chosen = set()
+    for seed in (5, 6):
+        folder = work / "runs" / "sim" / "ektm_mmoe" / f"seed-{seed}"
+        inspected = json.loads((folder / "inspect.json").read_text())
+        chosen |= set(inspected["heads"].values())
+        lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        (line,) = [line for line in lines if line["step"] == inspected["training"]["best_step"]]
+        assert line["valid"]["selection"] == max(other["valid"]["selection"] for other in lines)
+        results = [r for r in json.loads((folder / "metrics-valid.json").read_text())["results"] if r["quantity"] != "ctcvr" and not r["scenario"]]
+        for r in results:
+            assert line["valid"]["auc"][r["task"]] >= r["auc"] - 1e-9 if r["head"] == "base" else line["valid"]["auc"][r["task"]] == pytest.approx(r["auc"], abs=1e-9)
+        assert {"served", "base"} == {r["head"] for r in results}
+    assert chosen == {"base", "enhanced"}  # or the test sees nothing
+
+
 def weighted_auc(labels, scores, weights):
     """Of rows that count several times; ties count one half."""
     _, rank = numpy.unique(scores, return_inverse=True)

@@ -474,8 +474,9 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
   }
   for (const auto* files : {&dataset.train, &dataset.valid, &dataset.test})
     for (const auto& file : *files)
-      if (!fs::exists(file))
-        errors.add({}, place, fmt::format("the raw file {} does not exist. Check the path; it starts at the working directory, or at --raw.", file));
+      if (!fs::is_regular_file(file))
+        errors.add({}, place, fmt::format("the raw file {} {}. Check the path; it starts at the working directory, or at --raw.", file,
+                                          fs::exists(file) ? "is a folder, or no file that can be read" : "does not exist"));
 }
 
 void check_datasets(const Plan& plan, ConfigErrors& errors) {

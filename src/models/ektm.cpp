@@ -83,7 +83,7 @@ struct EktmConfig {
             "divide a CVR task's two losses by 1 + lambda, so that it pulls at what all tasks share no harder than in the bare backbone; "
             "without effect with detach_own, where the base loss alone does");
     v.field("serve", serve, {"validated", "enhanced"},
-            "validated: a task whose base head has the higher AUC on the validation split serves that; chosen once, when training is done. enhanced: "
+            "validated: a task whose base head has the higher AUC on the validation split serves that; chosen at each validation, which measures what is then served. enhanced: "
             "always the enhanced head. The same with enhanced: false, which has one head");
   }
 };

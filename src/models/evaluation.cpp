@@ -86,40 +86,32 @@ EvaluationResult evaluate_network(const Network& network, const Dataset& dataset
   return result;
 }
 
-ValidationResult validate_network(const Network& network, const Dataset& dataset, int64_t batch_rows) {
+ValidationResult validate_network(Network& network, const Dataset& dataset, int64_t batch_rows) {
   const auto& tasks = network.info().tasks;
   const int64_t count = static_cast<int64_t>(tasks.size());
-  std::vector<BinaryAccumulator> values(count);
+  at::Tensor choice = network.model().head_choice();
+  if (choice.defined()) choice.fill_(1);
+  std::vector<BinaryAccumulator> values(count), base(count);
   for_each_batch(dataset, batch_rows, [&](const Batch& batch) {
-    at::Tensor served = network.score(batch).served;
-    const float* score = served.const_data_ptr<float>();
-    for (int64_t b = 0; b < batch.rows; ++b)
-      for (int64_t t = 0; t < count; ++t)
-        if (batch.observed[b * count + t]) values[t].add(score[t * batch.rows + b], batch.labels[b * count + t]);
+    const Network::Scores scores = network.score(batch);
+    const auto add = [&](const at::Tensor& of_heads, std::vector<BinaryAccumulator>& to) {
+      const float* score = of_heads.const_data_ptr<float>();
+      for (int64_t b = 0; b < batch.rows; ++b)
+        for (int64_t t = 0; t < count; ++t)
+          if (batch.observed[b * count + t]) to[t].add(score[t * batch.rows + b], batch.labels[b * count + t]);
+    };
+    add(scores.served, values);
+    if (choice.defined()) add(scores.base, base);
   });
   ValidationResult result;
   for (int64_t t = 0; t < count; ++t) {
     const auto& labels = values[t].labels();
-    result.tasks.push_back({tasks[t].name, values[t].rows(), std::count(labels.begin(), labels.end(), 1), values[t].auc(), values[t].logloss()});
+    std::optional<double> auc = values[t].auc(), logloss = values[t].logloss();
+    if (choice.defined())
+      if (const auto other = base[t].auc(); other && *other > *auc) choice[t] = 0, auc = other, logloss = base[t].logloss();
+    result.tasks.push_back({tasks[t].name, values[t].rows(), std::count(labels.begin(), labels.end(), 1), auc, logloss});
   }
   return result;
-}
-
-void choose_heads(Network& network, const Dataset& dataset, int64_t batch_rows) {
-  at::Tensor choice = network.model().head_choice();
-  if (!choice.defined()) return;
-  choice.fill_(1);
-  EvaluationOptions options;
-  options.batch_rows = batch_rows;
-  options.by_scenario = options.show_progress = false;
-  std::map<std::string, std::map<std::string, std::optional<double>>> auc;  // by task and head
-  for (const auto& result : evaluate_network(network, dataset, "", "valid", options).results)
-    if (result.quantity != "ctcvr") auc[result.task][result.head] = result.metrics.auc;  // of the served head: the enhanced one
-  const auto& tasks = network.info().tasks;
-  for (size_t t = 0; t < tasks.size(); ++t) {
-    auto& heads = auc[tasks[t].name];
-    if (heads["base"] && heads["served"] && *heads["base"] > *heads["served"]) choice[static_cast<int64_t>(t)] = 0;
-  }
 }
 
 bool metric_is_better_when_larger(const std::string& metric) { return metric.find("logloss") == std::string::npos; }

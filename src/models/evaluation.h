@@ -30,10 +30,9 @@ struct ValidationResult {
   double selection(const EarlyStoppingConfig& config, const std::vector<TaskInfo>& infos) const;
 };
 bool metric_is_better_when_larger(const std::string& metric);
-ValidationResult validate_network(const Network& network, const Dataset& dataset, int64_t batch_rows);
-
-// Fills Model::head_choice(), if the model has one: a task serves its base head where that has the higher AUC on `dataset`.
-void choose_heads(Network& network, const Dataset& dataset, int64_t batch_rows);
+// Fills Model::head_choice(), if the model has one: a task serves its base head where that has the higher AUC on `dataset`. What is measured is what is
+// then served.
+ValidationResult validate_network(Network& network, const Dataset& dataset, int64_t batch_rows);
 
 // inspect.json: {"parameters": [{"part", "count"}], "tables": [...], "similarity": {"tasks", "matrix"}, "gates": {task: value}, "heads": {task: head},
 // "expert_gates": {"tasks", "matrix"}}; the averages run over `dataset` (at most `max_rows` rows).

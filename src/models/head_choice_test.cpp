@@ -57,7 +57,7 @@ TEST(HeadChoice, TheBetterHeadIsServed) {
       for (const auto& entry : network.parameters().entries())
         if (entry.name.rfind("enhanced.", 0) == 0 || entry.name.rfind("transmitter.", 0) == 0) entry.tensor.detach().copy_(at::randn(entry.tensor.sizes()));
       const Network::Scores before = network.score(batch);
-      choose_heads(network, dataset, 4096);
+      validate_network(network, dataset, 4096);
       const Network::Scores after = network.score(batch);
       EXPECT_TRUE(at::equal(before.base, after.base));
       for (int64_t t = 0; t < tasks; ++t) {
@@ -68,7 +68,7 @@ TEST(HeadChoice, TheBetterHeadIsServed) {
         EXPECT_EQ(network.model().head_choice()[t].item<float>(), base ? 0 : 1);
       }
       const at::Tensor first = network.model().head_choice().clone();
-      choose_heads(network, dataset, 4096);  // again: from both heads, not from what is served by now
+      validate_network(network, dataset, 4096);  // again: from both heads, not from what is served by now
       EXPECT_TRUE(at::equal(network.model().head_choice(), first));
     }
     EXPECT_TRUE(chosen[0] && chosen[1]) << chain;
@@ -82,7 +82,7 @@ TEST(HeadChoice, WithOneHeadToServeNothingIsChosen) {
     Network network(config_for(keys), info);
     EXPECT_FALSE(network.model().head_choice().defined()) << keys;
     const at::Tensor before = network.score(batch).served;
-    choose_heads(network, ToyDataset(info, batch), 4096);
+    validate_network(network, ToyDataset(info, batch), 4096);
     EXPECT_TRUE(at::equal(network.score(batch).served, before)) << keys;
   }
 }

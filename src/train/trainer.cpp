@@ -296,10 +296,6 @@ class Trainer {
     const fs::path& run = options_.run;
     TensorFile best = load_tensors(run / "model.safetensors");
     load_into(best, network_.state(false), run / "model.safetensors");
-    if (network_.model().head_choice().defined()) {
-      choose_heads(network_, *valid_, config_.train.evaluate_batch_rows);
-      save_model();
-    }
     Json inspected = inspect_network(network_, *valid_, 100000);
     inspected["training"] = {{"seconds", outcome.seconds}, {"samples_per_s", outcome.samples_per_s}, {"steps", outcome.steps},
                              {"best_step", outcome.best_step}, {"threads", threads()},
