@@ -138,7 +138,9 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
 }
 
 std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, const std::string& y_axis, const std::vector<ScatterPoint>& points) {
-  constexpr double kWidth = 1.6 * kPanelWidth, kHeight = 240, kLine = 13;
+  // Higher where there are many names to place.
+  const double width_px = 1.6 * kPanelWidth, height_px = std::max(240.0, 15.0 * static_cast<double>(points.size()));
+  constexpr double kLine = 13;
   Range xs, ys;
   for (const auto& point : points) {
     xs.add(point.x);
@@ -154,9 +156,9 @@ std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, co
   ys.pad(0.08);
   const auto x_ticks = logarithmic ? log_ticks(xs.low, xs.high, 8) : linear_ticks(xs.low, xs.high, 7), y_ticks = linear_ticks(ys.low, ys.high, 6);
   const auto y_labels = tick_labels(y_ticks);
-  const double left = widest_px(y_labels) + 28, right = kWidth - 12, bottom = kTop + kHeight;
+  const double left = widest_px(y_labels) + 28, right = width_px - 12, bottom = kTop + height_px;
   const Scale x{xs.low, xs.high, left, right, logarithmic}, y{ys.low, ys.high, bottom, kTop};
-  Svg svg(kWidth, bottom + 36, title.title);
+  Svg svg(width_px, bottom + 36, title.title);
   draw_title(svg, title);
   svg.y_axis(y, y_ticks, y_labels, left, right);
   svg.x_axis(x, x_ticks, tick_labels(x_ticks), kTop, bottom);
@@ -188,7 +190,7 @@ std::string scatter_chart(const ChartTitle& title, const std::string& x_axis, co
     };
     double moved = 0;
     const auto found = [&] {
-      for (double lines = 0; lines * kLine < kHeight; lines += 0.5)
+      for (double lines = 0; lines * kLine < height_px; lines += 0.5)
         for (double way : {1.0, -1.0})
           for (bool left_side : {false, true})
             if (is_free(moved = way * lines * kLine, left_side)) return true;
