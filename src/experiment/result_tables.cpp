@@ -112,9 +112,11 @@ std::string why(const Comparison& c, const DatasetResults& results) {
   return fmt::format("a tie: both intervals exclude 0, but not after Holm's correction for {} comparisons", c.family);
 }
 
-std::string reference_text(const Comparison& c) {
-  return c.reference + (c.stated && c.best ? " (its baseline, and the best)" : c.stated ? " (its baseline)" : " (best baseline)");
+const char* relation(const Comparison& c) {
+  return c.stated && c.best ? "its baseline, and the best" : c.stated ? "its baseline" : "best baseline";
 }
+
+std::string reference_text(const Comparison& c) { return fmt::format("{} ({})", c.reference, relation(c)); }
 
 ResultSection comparison_section(const DatasetResults& results, bool of_mean) {
   ResultSection section;
@@ -504,8 +506,7 @@ std::string comparisons_csv(const std::vector<DatasetResults>& all) {
   const auto lines = [&](const std::string& dataset, const std::string& mean, const char* other, const std::vector<Comparison>& comparisons) {
     for (const auto& c : comparisons)
       text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_cell(dataset), csv_cell(c.task.empty() ? mean : c.task), csv_cell(c.model),
-                          csv_cell(c.reference), c.stated && c.best ? "its baseline and the best" : c.stated ? "its baseline" : "the best baseline",
-                          c.difference, estimate(c.seeds, c.holm_seeds), other, estimate(c.rows, c.holm_rows), c.family, to_string(c.verdict),
+                          csv_cell(c.reference), csv_cell(relation(c)), c.difference, estimate(c.seeds, c.holm_seeds), other, estimate(c.rows, c.holm_rows), c.family, to_string(c.verdict),
                           fmt::join(c.by_seed, " "));
   };
   for (const auto& results : all) lines(results.name, results.mean_title(), results.grouped ? "groups" : "rows", results.comparisons);
