@@ -44,6 +44,7 @@ PlanResults write_results(Plan& plan, const Places& places, const std::vector<Br
   if (!foreign.empty())
     result.warnings.push_back(fmt::format("{} holds {} runs that are not of this plan and are not counted, the first: {}. Results that were left out by hand prove nothing.",
                                           places.work.string(), foreign.size(), foreign.front()));
+  if (const std::string mixed = mixed_programs(plan, places); !mixed.empty()) result.warnings.push_back(mixed);
   const std::string markdown = results_markdown(plan, all, result.warnings);
   write_file_atomic(places.work / "results.json", results_json(plan, all).dump(1) + "\n");
   write_file_atomic(places.work / "results.csv", results_csv(all));

@@ -7,15 +7,15 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "commands.h"
-#include "ektm_version.h"
 #include "nn/threading.h"
+#include "train/program_version.h"
 
 int main(int argc, char** argv) {
   ektm::keep_freed_memory();
   ektm::catch_interrupts();
   ektm::use_threads(0);  // `train` takes its config's
   CLI::App app{"ektm: multi-task ranking from logs to calibrated conversion probabilities"};
-  app.set_version_flag("--version", "ektm " EKTM_VERSION);
+  app.set_version_flag("--version", std::string("ektm ") + ektm::program_version());
   app.require_subcommand(1);
   app.footer(
       "First steps:\n"

@@ -392,6 +392,23 @@ def test_more_seeds_are_added_and_seeds_left_out_are_told(whole, tmp_path):
     assert "3 runs that are not of this plan" in (tmp_path / "work" / "results.md").read_text()
 
 
+@pytest.mark.parametrize("where", ["runs/sim/mmoe/seed-5", "trials/sim/mmoe/1"])
+def test_runs_of_a_program_with_other_sources_are_told(whole, tmp_path, where):
+    plan, original = whole
+    work = tmp_path / "work"
+    shutil.copytree(original, work)
+    file = work / where / "inspect.json"
+    inspected = json.loads(file.read_text())
+    version = inspected["training"]["program"]
+    assert succeed("--version") == f"ektm {version}\n"
+    assert "sources differ" not in (original / "results.md").read_text()
+    inspected["training"]["program"] = "0.0.9+0123456789ab"
+    file.write_text(json.dumps(inspected))
+    out = succeed("bench", plan, "--output", work, "--quiet")
+    assert "sources differ (1 by 0.0.9+0123456789ab, " in out and f" by {version})" in out
+    assert "sources differ" in (work / "results.md").read_text()
+
+
 CONTRADICTIONS = {
     "threads=2": "threads is 2 instead of 1",
     "common.embedding.dim=8": "embedding.dim is 8 instead of 4",

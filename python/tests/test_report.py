@@ -142,7 +142,7 @@ def test_overall_help_names_every_subcommand():
     text = succeed("--help")
     for subcommand in SUBCOMMANDS:
         assert re.search(rf"^  {subcommand.split()[0]} ", text, re.MULTILINE), subcommand
-    assert re.fullmatch(r"ektm \d+\.\d+\.\d+\n", succeed("--version"))
+    assert re.fullmatch(r"ektm \d+\.\d+\.\d+\+[0-9a-f]{12}\n", succeed("--version"))
 
 
 @pytest.mark.parametrize(

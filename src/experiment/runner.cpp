@@ -687,4 +687,25 @@ std::vector<std::string> foreign_runs(const Plan& plan, const Places& places) {
   return found;
 }
 
+std::string mixed_programs(const Plan& plan, const Places& places) {
+  std::map<std::string, int64_t> counts;
+  const auto count = [&](const fs::path& run) {
+    const fs::path file = run / "inspect.json";
+    if (!fs::exists(file)) return;  // it broke off
+    const Json json = Json::parse(read_file(file), nullptr, false);
+    if (json.is_discarded()) fail(ErrorKind::Data, file.string(), "is no JSON. The run is damaged: remove its folder, then it is trained again.");
+    ++counts[json.value("training", Json::object()).value("program", "one that left no version")];
+  };
+  for (const auto& dataset : plan.datasets)
+    for (const auto& model : plan.models) {
+      for (int64_t seed : plan.seeds) count(places.run(dataset.name, model.name, seed));
+      for (int64_t trial = 0; plan.tune && trial < plan.tune->trials; ++trial) count(places.trials(dataset.name, model.name) / std::to_string(trial));
+    }
+  if (counts.size() < 2) return "";
+  std::vector<std::string> parts;
+  for (const auto& [program, number] : counts) parts.push_back(fmt::format("{} by {}", number, program));
+  return fmt::format("The trainings in {} were made by {} programs whose sources differ ({}), so that the same config need not come to the same "
+                     "numbers. To train older ones again, remove their runs/DATASET/MODEL/seed-N, and their trials/DATASET/MODEL.", places.work.string(), counts.size(), fmt::join(parts, ", "));
+}
+
 }  // namespace ektm

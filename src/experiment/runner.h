@@ -55,4 +55,7 @@ std::vector<std::string> leave_out(const std::vector<BrokenRun>& broken, Plan& p
 // Runs below WORK/runs that are not of the plan.
 std::vector<std::string> foreign_runs(const Plan& plan, const Places& places);
 
+// A sentence where the plan's trials and runs were made by programs of different sources (program_version.h); else "".
+std::string mixed_programs(const Plan& plan, const Places& places);
+
 }  // namespace ektm

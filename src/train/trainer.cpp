@@ -20,6 +20,7 @@
 #include "nn/threading.h"
 #include "report/tensorboard.h"
 #include "train/label_statistics.h"
+#include "train/program_version.h"
 #include "train/stepper.h"
 
 namespace ektm {
@@ -299,7 +300,7 @@ class Trainer {
     Json inspected = inspect_network(network_, *valid_, 100000);
     inspected["training"] = {{"seconds", outcome.seconds}, {"samples_per_s", outcome.samples_per_s}, {"steps", outcome.steps},
                              {"best_step", outcome.best_step}, {"threads", threads()},
-                             {"precision", config_.precision}};
+                             {"precision", config_.precision}, {"program", program_version()}};
     write_file_atomic(run / "inspect.json", inspected.dump(2) + "\n");
     EvaluationOptions options;
     options.batch_rows = config_.train.evaluate_batch_rows;
