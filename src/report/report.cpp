@@ -410,8 +410,7 @@ std::string interval_section(const std::vector<Shown>& runs, const std::vector<M
 // part of the runs on axes that hold all of them.
 using GroupCharts = std::function<std::vector<std::string>(const std::vector<Shown>& part)>;
 std::string in_groups(const std::vector<Shown>& runs, const GroupCharts& charts) {
-  constexpr size_t kMost = 8;
-  const size_t groups = (runs.size() + kMost - 1) / kMost;
+  const size_t groups = (runs.size() + kRunStyles - 1) / kRunStyles;
   std::string html;
   for (size_t g = 0; g < groups; ++g) {
     const auto at = [&](size_t number) { return runs.begin() + static_cast<std::ptrdiff_t>(number * runs.size() / groups); };

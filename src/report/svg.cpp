@@ -10,10 +10,9 @@
 namespace ektm {
 namespace {
 
-constexpr size_t kStyles = 8;
-constexpr std::array<const char*, kStyles> kColors = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
+constexpr std::array<const char*, kRunStyles> kColors = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                       "#e69f00", "#56b4e9", "#000000", "#7a5230"};
-constexpr std::array<const char*, kStyles> kDashes = {"none", "7 3", "2 2", "9 3 2 3", "4 2", "12 4", "1 3", "6 2 1 2 1 2"};
+constexpr std::array<const char*, kRunStyles> kDashes = {"none", "7 3", "2 2", "9 3 2 3", "4 2", "12 4", "1 3", "6 2 1 2 1 2"};
 
 // Start bytes of the code points of UTF-8, and the end.
 std::vector<size_t> code_points(std::string_view text) {
@@ -33,7 +32,7 @@ std::string polygon(const std::vector<std::pair<double, double>>& corners) {
 
 // The open tag of the marker's shape around (x, y); shapes have about the same area.
 std::string shape(size_t kind, double x, double y, double r) {
-  switch (kind % kStyles) {
+  switch (kind % kRunStyles) {
     case 0:
       return fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\"", x, y, r);
     case 1:
@@ -118,10 +117,10 @@ std::string shorten(const std::string& text, double max_px, double font_px) {
 }
 
 std::string RunStyle::color() const {
-  return kColors[number % kStyles];
+  return kColors[number % kRunStyles];
 }
 std::string RunStyle::dash() const {
-  return kDashes[number % kStyles];
+  return kDashes[number % kRunStyles];
 }
 
 double Scale::operator()(double value) const {
@@ -226,12 +225,12 @@ void Svg::run_bar(double x1, double x2, double y, const RunStyle& style, bool da
 }
 
 void Svg::marker(double x, double y, double radius, const RunStyle& style, bool hollow, const std::string& tooltip) {
-  const bool outline = hollow || style.number >= kStyles;
+  const bool outline = hollow || style.number >= kRunStyles;
   body_ += fmt::format("{} fill=\"{}\" stroke=\"{}\" stroke-width=\"{}\">{}</{}>\n", shape(style.number, x, y, radius),
                        outline ? "#ffffff" : style.color(), outline ? style.color() : "#ffffff", outline ? "1.4" : "0.7",
                        tooltip_element(tooltip),
-                       style.number % kStyles == 0   ? "circle"
-                       : style.number % kStyles == 1 ? "rect"
+                       style.number % kRunStyles == 0   ? "circle"
+                       : style.number % kRunStyles == 1 ? "rect"
                                                      : "polygon");
 }
 

@@ -14,8 +14,9 @@ double text_width_px(std::string_view text, double font_px);
 // `text`, or its beginning and end around "…" where it is wider than `max_px` (names of runs often differ in their ends only).
 std::string shorten(const std::string& text, double max_px, double font_px);
 
-// How a run looks in every chart: colour (Okabe & Ito's colour-blind safe palette), dash and marker, each of 8 kinds, so that
-// black-and-white prints stay readable. From the ninth run on markers are hollow.
+// How a run looks in every chart: colour (Okabe & Ito's colour-blind safe palette), dash and marker, each of kRunStyles kinds, so that
+// black-and-white prints stay readable. After so many runs markers are hollow.
+inline constexpr size_t kRunStyles = 8;
 struct RunStyle {
   explicit RunStyle(size_t run) : number(run) {}
   std::string color() const;
