@@ -9,7 +9,7 @@ constexpr const char* kStyleSheet = R"css(
 :root { --ink: #1b2733; --soft: #5b6773; --line: #d5dbe1; --tint: #e6f0f8; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: var(--ink); font: 14px/1.5 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-main { max-width: 1144px; margin: 0 auto; padding: 28px 24px 48px; }
+main { max-width: 1248px; margin: 0 auto; padding: 28px 24px 48px; }
 h1 { font-size: 27px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; }
 h2 { font-size: 18px; margin: 38px 0 4px; padding-top: 14px; border-top: 2px solid var(--ink); }
 h1.set { font-size: 22px; margin: 56px 0 4px; padding-top: 16px; border-top: 4px double var(--ink); }
@@ -21,12 +21,12 @@ p { margin: 6px 0 12px; max-width: 86ch; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 10px 0 14px; padding: 0; list-style: none; }
 .legend li, .run { display: flex; align-items: center; gap: 7px; }
 svg { display: block; font-family: inherit; flex: none; }
-.run span { max-width: 190px; white-space: normal; overflow-wrap: break-word; line-height: 1.25; }
+.run span { width: max-content; max-width: 190px; white-space: normal; overflow-wrap: break-word; line-height: 1.25; }
 .panels { display: flex; flex-wrap: wrap; gap: 26px 30px; margin: 12px 0 4px; }
 .panels > * { break-inside: avoid; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 10px 0 6px; }
-th, td { padding: 4px 18px 4px 0; text-align: right; vertical-align: middle; white-space: nowrap; }
+th, td { padding: 4px 14px 4px 0; text-align: right; vertical-align: middle; white-space: nowrap; }
 th { font-weight: 600; white-space: normal; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 th.left, td.left { text-align: left; }
 tbody.group { break-inside: avoid; }
