@@ -693,7 +693,7 @@ std::string mixed_programs(const Plan& plan, const Places& places) {
     const fs::path file = run / "inspect.json";
     if (!fs::exists(file)) return;  // it broke off
     const Json json = Json::parse(read_file(file), nullptr, false);
-    if (json.is_discarded()) fail(ErrorKind::Data, file.string(), "is no JSON. The run is damaged: remove its folder, then it is trained again.");
+    if (!json.is_object()) fail(ErrorKind::Data, file.string(), "is damaged: no JSON object. Remove the file; what a trial came to stands in {}.", kTrialsFile);
     ++counts[json.value("training", Json::object()).value("program", "one that left no version")];
   };
   for (const auto& dataset : plan.datasets)

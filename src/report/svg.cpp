@@ -11,7 +11,7 @@ namespace ektm {
 namespace {
 
 constexpr std::array<const char*, kRunStyles> kColors = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                                      "#e69f00", "#56b4e9", "#000000", "#7a5230"};
+                                                         "#e69f00", "#56b4e9", "#000000", "#7a5230"};
 constexpr std::array<const char*, kRunStyles> kDashes = {"none", "7 3", "2 2", "9 3 2 3", "4 2", "12 4", "1 3", "6 2 1 2 1 2"};
 
 // Start bytes of the code points of UTF-8, and the end.
@@ -231,7 +231,7 @@ void Svg::marker(double x, double y, double radius, const RunStyle& style, bool 
                        tooltip_element(tooltip),
                        style.number % kRunStyles == 0   ? "circle"
                        : style.number % kRunStyles == 1 ? "rect"
-                                                     : "polygon");
+                                                        : "polygon");
 }
 
 void Svg::ring(double x, double y, double radius, const RunStyle& style) {

@@ -138,16 +138,16 @@ inline std::vector<GoldenCase> golden_cases() {
   ektm("weights", "lambda: 0.5, alpha: 2, gamma: 2");
   ektm("unbalanced", "lambda: 0.5, alpha: 2, gamma: 2, hard_balance: false");
   ektm("full_weight", "lambda: 0.5, share_weight: false");
-  // Scores that are only compared (softmax attention, cross_distil) do not see some biases; a large epsilon keeps Adam from following the rounding of
-  // their zero gradient, which is another one on each processor.
-  const std::string epsilon = "optimizer.epsilon=0.01";
   // Attention over history (mean-pooled else) for the item, and over tags (sum-pooled else) for the user.
   const std::string history = "attention.targets={history: item}", both = "attention.targets={history: last_item, tags: user}";
   cases.push_back({"attention", "parallel", {"model=" + mmoe, history, "attention.hidden=[6]"}});
-  cases.push_back({"attention_softmax", "parallel", {"model=" + mmoe, both, "attention.hidden=[6, 5]", "attention.normalize=softmax", epsilon}});
+  cases.push_back({"attention_softmax", "parallel", {"model=" + mmoe, both, "attention.hidden=[6, 5]", "attention.normalize=softmax"}});
   cases.push_back({"attention_linear", "roots", {"model=" + mmoe, both, "attention.hidden=[]"}});
   cases.push_back({"single_task_attention", "parallel", {"model=" + single, both, "attention.hidden=[6]"}});
-  cases.push_back({"single_task_attention_softmax", "sequential", {"model=" + single, history, "attention.hidden=[6]", "attention.normalize=softmax", epsilon}});
+  // Where a unit is active in a whole softmax its bias has no gradient; an epsilon above its rounding, which is another one on each processor, keeps Adam
+  // from following it.
+  cases.push_back({"single_task_attention_softmax", "sequential",
+                   {"model=" + single, history, "attention.hidden=[6]", "attention.normalize=softmax", "optimizer.epsilon=1e-5"}});
   cases.push_back({"ektm_attention", "parallel",
                    {"model={name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}", history, "attention.hidden=[6, 5]"}});
   cases.push_back({"sample_weights", "parallel", {"model=" + mmoe}, true});
@@ -165,6 +165,8 @@ inline std::vector<GoldenCase> golden_cases() {
   cases.push_back({"warmup_cosine", "parallel", {"model=" + mmoe, "optimizer.schedule=cosine", "optimizer.warmup_steps=1", "optimizer.final_ratio=0.1"}});
   for (const auto& [name, model] : {std::pair{"mmoe", mmoe}, {"ektm", "{name: ektm, transmitter_hidden: [6], similarity_width: 3, backbone: " + mmoe + "}"}})
     cases.push_back({name + std::string("_bf16"), "parallel", {"model=" + model, "precision=bf16"}});
+  // Scores that are only compared do not see some biases; a large epsilon keeps Adam from following the rounding of their zero gradient.
+  const std::string epsilon = "optimizer.epsilon=0.01";
   const std::string cross_distil = "{name: cross_distil, experts: 3, " + sizes;
   for (const std::string chain : {"parallel", "sequential", "roots", "one"})
     cases.push_back({"cross_distil_" + chain, chain, {"model=" + cross_distil + "}", epsilon}, chain == "parallel"});
