@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace ektm {
 namespace {
@@ -47,14 +48,19 @@ void OnlineRegression::observe(const at::Tensor& logits, const at::Tensor& sourc
   at::AutoGradMode no_grad(false);
   const at::Tensor positives = (labels * weight).sum(1, /*keepdim=*/true), rows = weight.sum(1, true);
   const at::Tensor informative = positives.gt(0).logical_and(positives.lt(rows)).to(logits.scalar_type());
-  // The shift: from where sum w exp(logit) is the number of positives, below the solution, by Newton's method.
+  // The shift: from where sum w exp(logit) is the number of positives, below the solution, by Newton's method. Six steps are enough where no few logits
+  // outweigh all others; where they do, more of them, halved where they leave what the solution is known to lie in.
   at::Tensor shift = positives.clamp_min(1e-6).log() - (logits + weight.clamp_min(1e-30).log()).logsumexp(1, true), p, s;
-  constexpr int kSteps = 6;
+  at::Tensor below = shift, above = at::full_like(shift, std::numeric_limits<double>::infinity());
+  constexpr int kSteps = 6, kMostSteps = 100;
   for (int step = 0;; ++step) {
     p = at::sigmoid(logits + shift);
     s = weight * p * (1 - p);
-    if (step == kSteps) break;
-    shift = shift + ((positives - (weight * p).sum(1, true)) / s.sum(1, true).clamp_min(1e-12)).clamp(-2, 2);
+    const at::Tensor missing = positives - (weight * p).sum(1, true);
+    if (step == kMostSteps || (step >= kSteps && !(informative * missing.abs()).gt(1e-3 * positives).any().item<bool>())) break;
+    below = at::where(missing > 0, shift, below), above = at::where(missing < 0, shift, above);
+    const at::Tensor newton = shift + (missing / s.sum(1, true).clamp_min(1e-12)).clamp(-2, 2);
+    shift = step < kSteps ? newton : at::where(newton < above, at::where(newton > below, newton, (below + above) / 2), (below + above) / 2);
   }
   const at::Tensor error = labels - p;
   s = weight * informative * (p * (1 - p) + error * error) / 2;

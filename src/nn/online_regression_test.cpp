@@ -125,6 +125,24 @@ TEST(OnlineRegression, ComputesItsFormulas) {
   }
 }
 
+TEST(OnlineRegression, PredictsTheNumberOfPositivesHoweverTheLogitsLie) {
+  // One row that is sure outweighs all others at the start; or two clusters, between which the likelihood is flat.
+  for (const bool clusters : {false, true}) {
+    ParameterStore store(1, at::kDouble);
+    OnlineRegression regression = make(store, row({1, 0.25}));
+    ByHand by_hand({1, 0.25});
+    Rng rng(4);
+    Stream stream = draw(rng, 500, {0.3, 0.5}, regression.coefficients(), -1.5, clusters ? 0 : -6);
+    if (clusters)
+      for (int64_t b = 0; b < 500; ++b) stream.logits[0][b] += b % 2 == 0 ? 9 : -9;
+    else
+      stream.logits[0][7] = 20;
+    regression.observe(stream.logits, stream.sources, stream.labels, stream.weight);
+    by_hand.observe(stream);
+    for (int64_t j = 0; j < 2; ++j) EXPECT_NEAR(regression.coefficients()[0][j].item<double>(), by_hand.a[static_cast<size_t>(j)], 1e-3) << "clusters " << clusters;
+  }
+}
+
 TEST(OnlineRegression, TheScaleOfTheSourcesDoesNotCount) {
   // Sources that shrink to a twentieth while they are seen, with coefficients that grow likewise: what was seen while they were large says the same, and does
   // not count for more. In natural units it would have 400 times the weight.
