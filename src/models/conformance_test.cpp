@@ -208,6 +208,30 @@ std::string entry_name(const testing::TestParamInfo<Entry>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, Conformance, testing::ValuesIn(entries()), entry_name);
 
+// Where the enhanced head is sure, 1 - q is 0: its power has no finite gradient for gamma < 1.
+TEST(Ektm, FocalLossOfSureRowsHasAFiniteGradient) {
+  const DatasetInfo info = toy_info("parallel");
+  ParameterStore store(3, at::kFloat);
+  ModelSpec spec;
+  spec.tasks = info.tasks;
+  spec.features = 6;
+  spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
+  const int64_t tasks = static_cast<int64_t>(info.tasks.size());
+  spec.task_weights.assign(info.tasks.size(), 1.0);
+  spec.labels = {at::zeros({tasks, tasks}), at::full({tasks, tasks}, 100), at::arange(1, tasks + 1) * 100};
+  const RunConfig config = config_for("{name: ektm, hard: focal, gamma: 0.5}");
+  auto model = find_model("ektm", "test").make(config.model, spec, store);
+  store.flatten();
+  store.values().mul_(100);
+  Context context;
+  context.training = true;
+  const ModelOutput output = model->forward(at::randn({1, 64, spec.features}), context);
+  EXPECT_GT(output.enhanced_logits.abs().max().item<float>(), 40);
+  model->loss(output, make_targets(toy_batch(info, 64, 1, true), tasks, at::kFloat)).total.backward();
+  for (const auto& entry : store.entries())
+    if (entry.trainable && entry.tensor.grad().defined()) EXPECT_TRUE(at::isfinite(entry.tensor.grad()).all().item<bool>()) << entry.name;
+}
+
 TEST(Zoo, UnknownModelNamesTheNearest) {
   try {
     find_model("mmeo", "config.yaml");

@@ -221,8 +221,8 @@ class Ektm : public Model {
       if (config_.hard_balance) hard = hard / class_mean(hard, labels, select(targets.weight, 0));
       enhanced = enhanced * hard;
     } else if (config_.hard == "focal") {
-      at::Tensor q = at::sigmoid(output.enhanced_logits);
-      enhanced = enhanced * (labels * (1 - q) + (1 - labels) * q).pow(config_.gamma);
+      const at::Tensor q = at::sigmoid(output.enhanced_logits), off = labels * (1 - q) + (1 - labels) * q;
+      enhanced = enhanced * off.clamp_min(1e-7).pow(config_.gamma);  // at 0 pow has no gradient where gamma < 1
     } else if (config_.hard == "hinge") {
       enhanced = enhanced + at::relu(enhanced - select(base, 0).detach());
     }

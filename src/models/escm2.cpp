@@ -9,7 +9,8 @@
 //               trained by R_t and by J_t = mean( o (sg(e) - e^)^2 / pi )
 //   L = sum_t a_t ( c_t BCE(path label of t, P_t) + [t is a conversion] (lambda_c R_t + lambda_i J_t) ),  c_t = lambda_g for conversions, else 1
 //
-// All means run over the impressions whose path label is known. Public versions cap 1 / pi at 15 without saying so; here that is the key
+// All means run over the impressions whose path label is known (rows with a label count for those without one, as in ESMM). Where pi is clipped,
+// R_t moves e^ too: its rest is e^'s gradient 1 - o / pi, whose mean is 0 only without clipping. Public versions cap 1 / pi at 15 without saying so; here that is the key
 // `clip`, and `ektm inspect` reports the share of clipped rows. They also let the imputation's loss move e, which can make the CVR tower
 // worse on purpose where e < e^ - 1/2; here e is its constant target. Without conversions it is plain BCE.
 // x [1,B,D] -> logits [K,B], conditional on the event before; extra: "imputation" [T,B], e^ before softplus.
@@ -33,7 +34,7 @@ struct Escm2Config {
     v.field("dropout", mlp.dropout, {0, 0.95}, "share of hidden numbers dropped while training");
     v.field("lambda_c", lambda_c, {0, 1000}, "weight of the counterfactual CVR risk");
     v.field("lambda_g", lambda_g, {0, 1000}, "weight of a conversion's loss on whole paths");
-    if (doubly_robust) v.field("lambda_i", lambda_i, {0, 1000}, "weight of the imputation's loss");
+    if (doubly_robust) v.field("lambda_i", lambda_i, {0.001, 1000}, "weight of the imputation's loss; without it the risk has no lower bound");
     v.field("clip", clip, {0.000001, 1}, "smallest propensity: an observed conversion label counts at most 1 / clip");
     v.field("stop_gradients", stop_gradients,
             doubly_robust ? "propensities and the imputation's target are constants; false: they get gradients too (ablation)"

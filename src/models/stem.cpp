@@ -32,7 +32,7 @@ struct StemConfig {
     v.field("expert_hidden", expert_hidden, {1, 65536}, "sizes of each expert's hidden layers, in every level");
     v.field("gate_hidden", gate_hidden, {1, 65536}, "sizes of each gate's hidden layers");
     v.field("tower_hidden", tower_hidden, {1, 65536}, "sizes of each task's hidden layers");
-    v.field("detach_others", detach_others, "no gradient from task t into another task's experts and embeddings");
+    v.field("detach_others", detach_others, "no gradient from task t into another task's experts and embeddings; with more levels the gates of the next ones let one through");
     v.field("activation", activation, {"relu", "silu", "gelu", "tanh"}, "after each hidden layer");
     v.field("dropout", dropout, {0, 0.95}, "share of hidden numbers dropped while training");
   }
