@@ -51,7 +51,7 @@ void add_evaluate_command(CLI::App& app) {
   command->add_flag("-q,--quiet", arguments->quiet, "no progress");
   command->footer(
       "Click is measured on all rows, each conversion (cvr) where its label is observed, whole paths (ctcvr) on all rows.\n"
-      "EKTM's base and enhanced (served) heads stand side by side.\n"
+      "EKTM's served and base heads stand side by side.\n"
       "Example:\n  ektm evaluate runs/ektm-7 --data data/kuairand --split test");
   command->callback([arguments] { run(*arguments); });
 }

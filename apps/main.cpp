@@ -1,14 +1,33 @@
 // `ektm`: the program. Every subcommand lives in a file of its own; errors end here.
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "commands.h"
 #include "nn/threading.h"
 #include "train/program_version.h"
+
+namespace {
+
+// CLI11 says of `ektm evalute` that a subcommand is required.
+void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
+  const std::string word = argc > 1 ? argv[1] : "";
+  if (word.empty() || word.starts_with('-')) return;
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  if (std::find(names.begin(), names.end(), word) == names.end())
+    ektm::fail(ektm::ErrorKind::Config, "the command line", "there is no command '{}'; expected one of: {}.{} `ektm --help` shows what each does.", word,
+               fmt::join(names, ", "), ektm::did_you_mean(word, names));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   ektm::keep_freed_memory();
@@ -35,6 +54,7 @@ int main(int argc, char** argv) {
   ektm::add_bench_command(app);
   ektm::add_models_command(app);
   try {
+    refuse_unknown_command(app, argc, argv);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::RuntimeError& error) {  // a subcommand that ended with a code of its own

@@ -138,6 +138,11 @@ def test_help_has_an_example_and_names_every_option(subcommand):
         assert "Usage:" in text and "--help" in text
 
 
+def test_an_unknown_subcommand_names_the_nearest():
+    done = run("evalute", "runs/first")
+    assert done.code == 1 and "there is no command 'evalute'" in done.err and "Did you mean 'evaluate'?" in done.err, done.err
+
+
 def test_overall_help_names_every_subcommand():
     text = succeed("--help")
     for subcommand in SUBCOMMANDS:

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 
 namespace ektm {
@@ -103,6 +104,8 @@ TEST_F(Files, ChecksumOfAFileIsThatOfItsBytes) {
 TEST(Error, NearestName) {
   EXPECT_EQ(nearest_name("cilck", {"like", "click", "pay"}), "click");
   EXPECT_EQ(nearest_name("zzzzzz", {"like", "click", "pay"}), "");
+  EXPECT_EQ(did_you_mean("cilck", {"like", "click", "pay"}), " Did you mean 'click'?");
+  EXPECT_EQ(did_you_mean("zzzzzz", {"like", "click", "pay"}), "");
 }
 
 }  // namespace

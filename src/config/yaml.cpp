@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/files.h"
 
@@ -67,9 +68,7 @@ class Reader : public FieldVisitor {
         value = read;
         return;
       }
-    std::string near = nearest_name(read, choices);
-    errors_.add(map_[key], prefix_ + key,
-                fmt::format("found '{}'; expected one of: {}.{}", read, join(choices), near.empty() ? "" : " Did you mean '" + near + "'?"));
+    errors_.add(map_[key], prefix_ + key, fmt::format("found '{}'; expected one of: {}.{}", read, join(choices), did_you_mean(read, choices)));
   }
   void field(const char* key, std::vector<int64_t>& value, IntRange range, const char*) override {
     std::vector<int64_t> read;
@@ -124,6 +123,7 @@ class Reader : public FieldVisitor {
   }
   void group_fields(const char* key, const FieldsFunction& fields, const char*) override {
     known_.push_back(key);
+    for (const FieldHelp& inner : describe_fields(fields)) nested_.push_back(key + ("." + inner.key));
     const YAML::Node node = map_[key];
     if (node) read_fields(node, fields, errors_, prefix_ + key + ".");
   }
@@ -135,9 +135,13 @@ class Reader : public FieldVisitor {
       std::string key = item.first.as<std::string>("");
       if (std::find(known.begin(), known.end(), key) != known.end()) continue;
       std::string near = nearest_name(key, known);
+      std::vector<std::string> deeper;  // `learning_rate` is no key here, but two groups have one
+      for (const auto& dotted : nested_)
+        if (dotted.ends_with("." + key)) deeper.push_back(prefix_ + dotted);
       errors_.add(item.first, prefix_ + key,
-                  near.empty() ? fmt::format("unknown key; known here: {}.", join(known))
-                               : fmt::format("unknown key. Did you mean '{}'?", prefix_ + near));
+                  !deeper.empty() ? fmt::format("unknown key here. Did you mean {}?", fmt::join(deeper, " or "))
+                  : near.empty()  ? fmt::format("unknown key; known here: {}.", join(known))
+                                  : fmt::format("unknown key. Did you mean '{}'?", prefix_ + near));
     }
   }
 
@@ -189,7 +193,7 @@ class Reader : public FieldVisitor {
   const YAML::Node map_;
   ConfigErrors& errors_;
   std::string prefix_;
-  std::vector<std::string> known_;
+  std::vector<std::string> known_, nested_;  // keys of this map; dotted ones of its groups
 };
 
 // yaml-cpp keeps the first of two equal keys and drops the other without a word.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/random.h"
@@ -14,6 +15,7 @@
 #include "experiment/search.h"
 #include "models/evaluation.h"
 #include "models/network.h"
+#include "train/trainer.h"
 
 namespace ektm {
 namespace fs = std::filesystem;
@@ -338,10 +340,9 @@ void check_baselines(const Plan& plan, ConfigErrors& errors) {
   for (size_t i = 0; i < plan.models.size(); ++i) {
     const auto& model = plan.models[i];
     if (model.baseline.empty() || std::find(names.begin(), names.end(), model.baseline) != names.end()) continue;
-    const std::string near = nearest_name(model.baseline, names);
     errors.add({}, fmt::format("models[{}].baseline", i),
                fmt::format("found '{}'; expected a model of the plan without a baseline of its own: {}.{}", model.baseline, fmt::join(names, ", "),
-                           near.empty() ? "" : " Did you mean '" + near + "'?"));
+                           did_you_mean(model.baseline, names)));
   }
 }
 
@@ -371,10 +372,9 @@ void read_tune(const YAML::Node& node, Plan& plan, ConfigErrors& errors) {
       const std::string name = item.first.Scalar();
       const auto found = std::find(names.begin(), names.end(), name);
       if (found == names.end()) {
-        const std::string near = nearest_name(name, names);
         errors.add(item.first, "tune.models." + name,
                    fmt::format("no model of the plan has this name; the models are: {}.{}", fmt::join(names, ", "),
-                               near.empty() ? "" : " Did you mean '" + near + "'?"));
+                               did_you_mean(name, names)));
         continue;
       }
       plan.models[found - names.begin()].space = read_space(item.second, "tune.models." + name, errors);
@@ -461,6 +461,7 @@ void check_config(const Plan& plan, const YAML::Node& config, const PlanDataset&
     ValidationResult any;
     for (const auto& task : small.tasks) any.tasks.push_back({task.name, 2, run.train.early_stopping.min_positives, 0.5, 0.5});
     any.selection(run.train.early_stopping, small.tasks);
+    loader_config(run, small);
   } catch (const Error& error) {
     errors.add({}, place, complaint(error));
   }

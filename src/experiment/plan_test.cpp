@@ -221,7 +221,7 @@ TEST(Plan, ChoicesAreCheckedAgainstTheDataSet) {
     const std::string text = error.what();
     EXPECT_NE(text.find("tune, model mmoe with model.expert_hidden: [0] on shop"), std::string::npos) << text;
     EXPECT_NE(text.find("tune, model over with loss.task_weights: {bye: 2} on shop"), std::string::npos) << text;
-    EXPECT_NE(text.find("Nearest: 'buy'"), std::string::npos) << text;
+    EXPECT_NE(text.find("Did you mean 'buy'?"), std::string::npos) << text;
     EXPECT_NE(text.find("2 problems"), std::string::npos) << text;
   }
 }

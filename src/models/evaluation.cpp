@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -124,7 +125,7 @@ double ValidationResult::selection(const EarlyStoppingConfig& config, const std:
   for (const auto& task : tasks) known.push_back("auc." + task.task), known.push_back("logloss." + task.task);
   if (std::find(known.begin(), known.end(), metric) == known.end())
     fail(ErrorKind::Config, "train.early_stopping.metric", "found '{}'; expected mean_auc, mean_cvr_auc, mean_logloss, auc.TASK or "
-         "logloss.TASK. Nearest: '{}'.", metric, nearest_name(metric, known));
+         "logloss.TASK.{}", metric, did_you_mean(metric, known));
   const bool has_conversions = std::any_of(infos.begin(), infos.end(), [](const TaskInfo& info) { return info.parent >= 0; });
   double sum = 0;
   int64_t used = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "config/fields.h"
@@ -21,8 +22,8 @@ std::vector<int64_t> feature_columns(const std::string& where, std::vector<std::
   for (const std::string& name : names) {
     const auto found = std::find(known.begin(), known.end(), name);
     if (found == known.end())
-      fail(ErrorKind::Config, where, "found '{}'; no feature has this name. The data set's features are: {}. Nearest: '{}'.", name,
-           fmt::join(known, ", "), nearest_name(name, known));
+      fail(ErrorKind::Config, where, "found '{}'; no feature has this name. The data set's features are: {}.{}", name,
+           fmt::join(known, ", "), did_you_mean(name, known));
     const ColumnInfo& column = columns[found - known.begin()];
     for (int64_t i = 0; i < column.width; ++i) numbers.push_back(column.first + i);
   }

@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "models/zoo.h"
 #include "nn/layers.h"
@@ -69,8 +70,8 @@ std::pair<std::vector<int64_t>, int64_t> groups_of(const HomeConfig& config, con
     for (const std::string& name : config.groups[g]) {
       const auto found = std::find(names.begin(), names.end(), name);
       if (found == names.end())
-        fail(ErrorKind::Config, where, "found '{}'; no task has this name. The data set's tasks are: {}. Nearest: '{}'.", name,
-             fmt::join(names, ", "), nearest_name(name, names));
+        fail(ErrorKind::Config, where, "found '{}'; no task has this name. The data set's tasks are: {}.{}", name,
+             fmt::join(names, ", "), did_you_mean(name, names));
       int64_t& own = group[found - names.begin()];
       if (own >= 0) fail(ErrorKind::Config, where, "found '{}' twice. A task belongs to one group.", name);
       own = static_cast<int64_t>(g);

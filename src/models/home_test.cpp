@@ -47,7 +47,7 @@ class Home : public testing::Test {
 
 TEST_F(Home, GroupsHoldEveryTaskOnce) {
   EXPECT_EQ(message("groups: [[click, lke], [share]]"), "Config error in model home, key groups: found 'lke'; no task has this name. The data set's "
-                                                        "tasks are: click, like, share. Nearest: 'like'.");
+                                                        "tasks are: click, like, share. Did you mean 'like'?");
   EXPECT_NE(message("groups: [[click, like], [share, like]]").find("found 'like' twice"), std::string::npos);
   EXPECT_NE(message("groups: [[click], [share]]").find("the groups leave out: like."), std::string::npos);
   EXPECT_NE(message("groups: [[click, like, share], []]").find("found a group without a task"), std::string::npos);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "models/zoo.h"
 #include "nn/profiler.h"
@@ -31,8 +32,8 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, LabelStati
   for (const auto& [name, weight] : config.loss.task_weights) {
     auto found = std::find(names.begin(), names.end(), name);
     if (found == names.end())
-      fail(ErrorKind::Config, "loss.task_weights." + name, "no task has this name; the data set's tasks are: {}. Nearest: '{}'.",
-           fmt::join(names, ", "), nearest_name(name, names));
+      fail(ErrorKind::Config, "loss.task_weights." + name, "no task has this name; the data set's tasks are: {}.{}",
+           fmt::join(names, ", "), did_you_mean(name, names));
     spec.task_weights[found - names.begin()] = weight;
   }
   const int64_t tasks = static_cast<int64_t>(info.tasks.size());
@@ -48,12 +49,6 @@ std::vector<std::string> names_of(const std::vector<FieldInfo>& fields) {
   return names;
 }
 
-// " Did you mean 'x'?", or nothing.
-std::string suggestion(const std::string& name, const std::vector<std::string>& known) {
-  const std::string near = nearest_name(name, known);
-  return near.empty() ? "" : fmt::format(" Did you mean '{}'?", near);
-}
-
 // Bag -> field, from the names in attention.targets.
 std::map<int64_t, int64_t> attention_pairs(const AttentionConfig& config, const DatasetInfo& info) {
   const std::vector<std::string> bags = names_of(info.bags), fields = names_of(info.fields);
@@ -63,7 +58,7 @@ std::map<int64_t, int64_t> attention_pairs(const AttentionConfig& config, const 
     const int64_t bag = std::find(bags.begin(), bags.end(), sequence) - bags.begin();
     if (bag == static_cast<int64_t>(bags.size()))
       fail(ErrorKind::Config, where, "no feature of kind ids or sequence has this name; the data set's are: {}.{}", fmt::join(bags, ", "),
-           suggestion(sequence, bags));
+           did_you_mean(sequence, bags));
     const int32_t table = info.bags[bag].table;
     std::vector<std::string> fitting;
     for (const auto& field : info.fields)
@@ -72,7 +67,7 @@ std::map<int64_t, int64_t> attention_pairs(const AttentionConfig& config, const 
                                                  : fmt::format("expected one of kind id that shares the sequence's table: {}", fmt::join(fitting, ", "));
     const int64_t field = std::find(fields.begin(), fields.end(), target) - fields.begin();
     if (field == static_cast<int64_t>(fields.size()))
-      fail(ErrorKind::Config, where, "no embedded feature is called '{}'; {}.{}", target, expected, suggestion(target, fitting));
+      fail(ErrorKind::Config, where, "no embedded feature is called '{}'; {}.{}", target, expected, did_you_mean(target, fitting));
     if (info.fields[field].table != table)
       fail(ErrorKind::Config, where, "'{}' is of the table '{}', the sequence of the table '{}'; {}.", target, info.tables[info.fields[field].table].name,
            info.tables[table].name, expected);

@@ -41,7 +41,7 @@ class Pepnet : public testing::Test {
 
 TEST_F(Pepnet, AnUnknownFeatureNamesTheNearestAndListsAll) {
   EXPECT_EQ(message("domain: [itme]"), "Config error in model pepnet, key domain: found 'itme'; no feature has this name. The data set's "
-                                       "features are: user, item, price. Nearest: 'item'.");
+                                       "features are: user, item, price. Did you mean 'item'?");
   EXPECT_NE(message("prior: [user, prize]").find("key prior: found 'prize'"), std::string::npos);
   EXPECT_NE(message("gamma: 2", "[]").find("key tower_hidden: found []"), std::string::npos);
 }

@@ -1,5 +1,8 @@
 #include "models/zoo.h"
 
+#include <fmt/ranges.h>
+
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "nn/ops.h"
 
@@ -24,11 +27,7 @@ const ModelEntry& find_model(const std::string& name, const std::string& where) 
     if (entry.name == name) return entry;
     names.push_back(entry.name);
   }
-  std::string near = nearest_name(name, names);
-  std::string known;
-  for (const auto& candidate : names) known += (known.empty() ? "" : ", ") + candidate;
-  fail(ErrorKind::Config, where, "found the model '{}'; expected one of: {}.{}", name, known,
-       near.empty() ? "" : " Did you mean '" + near + "'?");
+  fail(ErrorKind::Config, where, "found the model '{}'; expected one of: {}.{}", name, fmt::join(names, ", "), did_you_mean(name, names));
 }
 
 std::vector<std::string> backbone_names() {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "nn/kernels.h"
@@ -324,8 +325,8 @@ int64_t find_target(const BalancingConfig& config, const std::vector<std::string
   if (config.target.empty()) return static_cast<int64_t>(tasks.size()) - 1;
   const auto found = std::find(tasks.begin(), tasks.end(), config.target);
   if (found == tasks.end())
-    fail(ErrorKind::Config, "loss.balancing.target", "no task has the name '{}'; the data set's tasks are: {}. Nearest: '{}'.", config.target,
-         fmt::join(tasks, ", "), nearest_name(config.target, tasks));
+    fail(ErrorKind::Config, "loss.balancing.target", "no task has the name '{}'; the data set's tasks are: {}.{}", config.target,
+         fmt::join(tasks, ", "), did_you_mean(config.target, tasks));
   return found - tasks.begin();
 }
 

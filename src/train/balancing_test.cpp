@@ -613,7 +613,7 @@ TEST(Balancing, ATargetThatIsNoTaskIsAnError) {
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::Config);
     EXPECT_NE(std::string(error.what()).find("loss.balancing.target"), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("Nearest: 'click'"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("Did you mean 'click'?"), std::string::npos) << error.what();
   }
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interrupt.h"
@@ -41,24 +42,6 @@ struct TrainState {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainState, step, epoch, batch_in_epoch, best_step, bad_validations, history_lines, best_value, seconds,
                                    validation_seconds, has_best, finished, loss_sums, loss_steps)
 
-LoaderConfig loader_config(const RunConfig& config, const DatasetInfo& info) {
-  LoaderConfig loader;
-  loader.batch_rows = config.train.batch_rows;
-  loader.shuffle = true;
-  loader.seed = static_cast<uint64_t>(config.seed);
-  loader.prefetch = config.train.prefetch;
-  if (!config.train.label_shares.empty()) loader.label_shares.assign(info.tasks.size(), 1.0);
-  for (const auto& [name, share] : config.train.label_shares) {
-    std::vector<std::string> names;
-    for (const auto& task : info.tasks) names.push_back(task.name);
-    const auto found = std::find(names.begin(), names.end(), name);
-    if (found == names.end())
-      fail(ErrorKind::Config, "train.label_shares." + name, "no task has this name; the data set's tasks are: {}.", fmt::join(names, ", "));
-    loader.label_shares[found - names.begin()] = share;
-  }
-  return loader;
-}
-
 class Trainer {
  public:
   Trainer(const RunConfig& config, const TrainOptions& options)
@@ -86,6 +69,8 @@ class Trainer {
     seconds_before_ = state_.seconds;
     if (options_.profile) profiler_ = std::make_unique<Profiler>();
     bool interrupted = false;
+    const bool was_finished = state_.finished;
+    if (was_finished) log_info("{} was trained to its end before; its metrics are written again", options_.run.string());
     Progress progress("train", total_steps_ * config_.train.batch_rows, "samples");
     while (!state_.finished && !interrupted) {
       loader_->start_epoch(state_.epoch, state_.batch_in_epoch);
@@ -111,7 +96,7 @@ class Trainer {
         if (state_.finished || interrupted || epoch_ends) break;
       }
     }
-    if (!interrupted) progress.finish(progress_note());
+    if (!interrupted && !was_finished) progress.finish(progress_note());
     TrainOutcome outcome;
     if (profiler_) {
       profiler_->stop();
@@ -333,6 +318,24 @@ class Trainer {
 };
 
 }  // namespace
+
+LoaderConfig loader_config(const RunConfig& config, const DatasetInfo& info) {
+  LoaderConfig loader;
+  loader.batch_rows = config.train.batch_rows;
+  loader.shuffle = true;
+  loader.seed = static_cast<uint64_t>(config.seed);
+  loader.prefetch = config.train.prefetch;
+  if (!config.train.label_shares.empty()) loader.label_shares.assign(info.tasks.size(), 1.0);
+  for (const auto& [name, share] : config.train.label_shares) {
+    std::vector<std::string> names;
+    for (const auto& task : info.tasks) names.push_back(task.name);
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end())
+      fail(ErrorKind::Config, "train.label_shares." + name, "no task has this name; the data set's tasks are: {}.{}", fmt::join(names, ", "), did_you_mean(name, names));
+    loader.label_shares[found - names.begin()] = share;
+  }
+  return loader;
+}
 
 TrainOutcome train(const RunConfig& config, const TrainOptions& options) {
   if (config.data.empty()) fail(ErrorKind::Config, "data", "is not given; expected a folder that `ektm prepare` wrote. Name it in the config, or by --set data=DIR.");

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "data/dataset.h"
 #include "models/run_config.h"
 
 namespace ektm {
@@ -28,5 +29,8 @@ struct TrainOutcome {
 // When interrupt_flag() is set (base/interrupt.h) it writes a checkpoint after the current step and returns Interrupted.
 // Errors: Config (run folder exists, resume with another config), Data, Io, Model (NaN or Inf in a loss: names step and task).
 TrainOutcome train(const RunConfig& config, const TrainOptions& options);
+
+// How that config's training rows are read. Error Config where train.label_shares names no task of the data set.
+LoaderConfig loader_config(const RunConfig& config, const DatasetInfo& info);
 
 }  // namespace ektm
