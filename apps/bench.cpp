@@ -46,10 +46,10 @@ PlanResults write_results(Plan& plan, const Places& places, const std::vector<Br
                                           places.work.string(), foreign.size(), foreign.front()));
   if (const std::string mixed = mixed_programs(plan, places); !mixed.empty()) result.warnings.push_back(mixed);
   const std::string markdown = results_markdown(plan, all, result.warnings);
-  write_file_atomic(places.work / "results.json", results_json(plan, all).dump(1) + "\n");
+  write_file_atomic(places.work / "results.json", results_json(plan, all, result.warnings).dump(1) + "\n");
   write_file_atomic(places.work / "results.csv", results_csv(all));
   write_file_atomic(places.work / "comparisons.csv", comparisons_csv(all));
-  write_file_atomic(places.work / "results.tex", results_tex(all));
+  write_file_atomic(places.work / "results.tex", results_tex(all, result.warnings));
   write_file_atomic(places.work / "report.html", results_page({result}));
   write_file_atomic(places.work / "results.md", markdown);
   for (const auto& warning : result.warnings) std::printf("Note: %s\n", warning.c_str());
@@ -82,7 +82,7 @@ std::vector<Chapter> read_plans(const Arguments& arguments) {
 std::string updated_text(const Arguments& arguments, const std::vector<Chapter>& chapters, const std::vector<PlanResults>& results) {
   std::string text = read_file(arguments.update);
   for (size_t i = 0; i < chapters.size(); ++i)
-    text = with_results(text, chapters[i].name, i < results.size() ? results_summary(results[i].datasets) : "", "--update " + arguments.update);
+    text = with_results(text, chapters[i].name, i < results.size() ? results_summary(results[i].datasets, results[i].warnings) : "", "--update " + arguments.update);
   return text;
 }
 

@@ -72,6 +72,11 @@ def whole(simulated, tmp_path_factory):
     return plan, folder / "work"
 
 
+def signed(value):
+    """As the tables show a difference."""
+    return "0.0000" if abs(value) < 5e-6 else f"{value:+.5f}" if abs(value) < 5e-5 else f"{value:+.4f}"
+
+
 def runs_of(work):
     return sorted(str(path.parent.relative_to(work)) for path in work.glob("runs/*/*/*/metrics.json"))
 
@@ -211,8 +216,8 @@ def test_every_file_holds_the_numbers(whole):
     assert texts["results.tex"].count("\\begin{tabular}") == texts["results.tex"].count("\\end{tabular}") > 5
     pair = next(c for c in results["comparisons"] if c["model"] == "ektm_mmoe" and c["task"] is None)
     for name in ("results.md", "report.html"):
-        assert f"{pair['seeds']['low']:+.4f}" in texts[name]
-    row = f"| ektm_mmoe | {'mmoe (its baseline, and the best)' if pair['best_baseline'] else 'mmoe (its baseline)'} | {pair['difference']:+.4f} |".replace("+0.0000", "0.0000")
+        assert signed(pair["seeds"]["low"]) in texts[name]
+    row = f"| ektm_mmoe | {'mmoe (its baseline, and the best)' if pair['best_baseline'] else 'mmoe (its baseline)'} | {signed(pair['difference'])} |"
     (line,) = [text for text in texts["results.md"].splitlines() if text.startswith(row)]
     assert line.strip("| *").endswith(pair["verdict"])
     pairs = list(csv.DictReader((work / "comparisons.csv").open()))
@@ -406,7 +411,14 @@ def test_runs_of_a_program_with_other_sources_are_told(whole, tmp_path, where):
     file.write_text(json.dumps(inspected))
     out = succeed("bench", plan, "--output", work, "--quiet")
     assert "sources differ (1 by 0.0.9+0123456789ab, " in out and f" by {version})" in out
-    assert "sources differ" in (work / "results.md").read_text()
+    for file in ("results.md", "results.tex", "results.json", "report.html"):
+        assert "sources differ" in (work / file).read_text(), file
+    text = tmp_path / "text.md"
+    text.write_bytes(b"Before.\r\n<!-- bench plan -->\r\nold\r\n<!-- /bench plan -->")  # of an editor that ends lines otherwise
+    succeed("bench", plan, "--output", work, "--update", text, "--quiet")
+    written = text.read_bytes()
+    assert written.startswith(b"Before.\r\n<!-- bench plan -->\r\n**Note:** ") and written.endswith(b"<!-- /bench plan -->") and b"sources differ" in written
+    assert b"\nold" not in written
 
 
 CONTRADICTIONS = {
@@ -458,7 +470,7 @@ def test_broken_plans_are_refused_with_all_their_problems(simulated, tmp_path):
     plan["datasets"].append({"name": "absent", "data": str(tmp_path / "absent")})
     done = run("bench", write_plan(tmp_path, plan), "--output", tmp_path / "work")
     assert done.code == 1 and not (tmp_path / "work").exists()
-    assert "Nearest: 'click'" in done.err  # task names agree with the data set
+    assert "Did you mean 'click'?" in done.err  # task names agree with the data set
     assert "datasets[1].data" in done.err and "absent" in done.err
 
 
@@ -524,6 +536,61 @@ def test_changed_raw_files_are_noticed(simulated, tmp_path):
     shutil.copy(simulated.raw / "valid.parquet", tmp_path / "test.parquet")
     done = run("bench", plan, "--output", tmp_path / "work", "--quiet")
     assert done.code == 1 and "datasets[0]" in done.err and "test.parquet has changed since" in done.err
+
+
+def test_the_same_raw_files_may_lie_elsewhere(simulated, tmp_path):
+    content = plan_of(simulated, tune=None, seeds=[5])
+    content["models"] = content["models"][:1]
+    content["datasets"] = [{"name": "raw", "schema": str(simulated.raw / "schema.yaml"), **{split: [f"{split}.parquet"] for split in ("train", "valid", "test")}}]
+    plan, work = write_plan(tmp_path, content), tmp_path / "work"
+    succeed("bench", plan, "--raw", simulated.raw, "--output", work, "--quiet")
+    before = numbers(work)
+    shutil.copytree(simulated.raw, tmp_path / "moved")
+    succeed("bench", plan, "--raw", tmp_path / "moved", "--output", work, "--quiet")
+    assert numbers(work) == before
+    shutil.copy(simulated.raw / "valid.parquet", tmp_path / "moved" / "test.parquet")
+    done = run("bench", plan, "--raw", tmp_path / "moved", "--output", work, "--quiet")
+    assert done.code == 1 and "test.parquet has changed since" in done.err, done.err
+    done = run("bench", plan, "--raw", simulated.raw, "--set", f"datasets=[{{name: raw, schema: {simulated.raw}/schema.yaml, train: [valid.parquet], valid: [valid.parquet], test: [test.parquet]}}]",
+               "--output", work, "--quiet")
+    assert done.code == 1 and "datasets[0].train" in done.err and "another content" in done.err, done.err
+
+
+def test_data_of_a_plan_that_was_refused_are_made_again(tmp_path):
+    """A plan whose data can be made but whose models do not fit them; then another platform under the same name."""
+    plan = {
+        "seeds": [1],
+        "min_positives": 1,
+        "datasets": [{"name": "sim", "simulate": {"rows": 3000, "ctr": 0.3, "users": 100, "items": 50}}],
+        "models": [{"name": "single", "config": {"model": {"name": "single_task", "hidden": [4]}, "loss": {"task_weights": {"clikc": 2}}}}],
+        "common": {"train": {"batch_rows": 256, "max_steps": 2, "early_stopping": {"min_positives": 1}}},
+    }
+    work = tmp_path / "work"
+    done = run("bench", write_plan(tmp_path, plan), "--output", work, "--quiet")
+    assert done.code == 1 and "Did you mean 'click'?" in done.err, done.err
+    good = {**plan, "datasets": [{"name": "sim", "simulate": {"rows": 6000, "ctr": 0.3, "users": 100, "items": 50}}]}
+    good["models"] = [{"name": "single", "config": {"model": {"name": "single_task", "hidden": [4]}}}]
+    done = run("bench", write_plan(tmp_path, good), "--output", work, "--quiet")
+    assert done.code == 1 and "datasets[0].simulate" in done.err and "another content" in done.err, done.err
+    (work / "data.json").unlink()  # killed after the data were made, before their record was
+    succeed("bench", write_plan(tmp_path, good), "--output", work, "--quiet")
+    assert sum(split["rows"] for split in json.loads((work / "data" / "sim" / "summary.json").read_text())["splits"]) == 6000
+
+
+def test_metrics_of_a_run_that_was_interrupted_do_not_make_it_finished(whole, tmp_path):
+    plan, original = whole
+    work = tmp_path / "work"
+    shutil.copytree(original, work)
+    before = numbers(work)
+    trial, seed = work / "trials" / "sim" / "mmoe" / "1", work / "runs" / "sim" / "mmoe" / "seed-5"
+    for folder in (trial, seed):  # as an interrupted training and `ektm evaluate` leave it
+        assert (folder / "metrics-valid.json").exists()
+        (folder / "inspect.json").unlink()
+    record = (work / "trials" / "sim" / "mmoe" / "trials.jsonl").read_text().splitlines(keepends=True)
+    (work / "trials" / "sim" / "mmoe" / "trials.jsonl").write_text(record[0])
+    succeed("bench", plan, "--output", work, "--quiet")
+    assert (trial / "inspect.json").exists() and (seed / "inspect.json").exists()
+    assert numbers(work) == before
 
 
 def test_searches_that_would_compare_unequal_trials_are_refused(simulated, tmp_path):

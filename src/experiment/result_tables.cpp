@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "report/svg.h"
 
 namespace ektm {
 namespace {
@@ -19,11 +20,6 @@ std::string plural(size_t count, const char* one, const char* many) { return fmt
 std::string mean_and_std(const std::optional<MeanStd>& value, size_t seeds) {
   if (!value) return "–";
   return seeds > 1 ? fmt::format("{:.4f} ± {:.4f}", value->mean, value->std) : fmt::format("{:.4f}", value->mean);
-}
-
-std::string signed_number(double value) {
-  const std::string text = fmt::format("{:+.4f}", value);
-  return text == "-0.0000" || text == "+0.0000" ? "0.0000" : text;
 }
 
 std::string p_text(const std::optional<double>& p) { return !p ? "–" : *p < 0.001 ? "< 0.001" : fmt::format("{:.3f}", *p); }
@@ -159,9 +155,8 @@ ResultSection head_section(const DatasetResults& results) {
     section.table.rows.push_back({{model.name}, {signed_number(mean_std(*model.head_gains).mean)}, {interval_text(over_seeds(*model.head_gains))}});
   }
   section.text.push_back(
-      "Mean AUC of the served (enhanced) heads less that of the base heads of the same run. It says what the transfer adds to a model that was "
-      "trained "
-      "with it; it does not say that the model without it would be worse.");
+      "Mean AUC of the served heads less that of the base heads of the same run; 0 for a task whose base head is served. It says what the transfer "
+      "adds to a model that was trained with it; it does not say that the model without it would be worse.");
   return section;
 }
 
@@ -425,9 +420,30 @@ std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all) {
   };
 }
 
-std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
-  std::string text = "# " + plan.title + "\n\n";
+namespace {
+
+std::string notes_markdown(const std::vector<std::string>& warnings) {
+  std::string text;
   for (const auto& warning : warnings) text += "**Note:** " + warning + "\n\n";
+  return text;
+}
+
+// Where the line `line` begins and the one after it, whether it ends in \n, \r\n or with the text.
+std::optional<std::pair<size_t, size_t>> find_line(const std::string& text, const std::string& line) {
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view found(text.data() + begin, end - begin);
+    if (found.ends_with('\r')) found.remove_suffix(1);
+    if (found == line) return std::pair(begin, std::min(end + 1, text.size()));
+    begin = end + 1;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
+  std::string text = "# " + plan.title + "\n\n" + notes_markdown(warnings);
   text += "How to read the intervals:\n\n";
   for (const auto& note : reading_notes(all)) text += "- " + note + "\n";
   for (const auto& results : all) {
@@ -446,7 +462,7 @@ std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>
   return text;
 }
 
-std::string results_summary(const std::vector<DatasetResults>& all) {
+std::string results_summary(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
   std::string text;
   for (const auto& rolling : rolling_results(all)) {
     text += rolling_title(rolling, text.empty() ? "### " : "\n### ");
@@ -462,16 +478,15 @@ std::string results_summary(const std::vector<DatasetResults>& all) {
       text += "\n**" + section.title + ".** " + section.text.front() + "\n\n" + markdown_table(section.table);
     }
   }
-  return text;
+  return notes_markdown(warnings) + text;
 }
 
 std::string with_results(const std::string& text, const std::string& name, const std::string& results, const std::string& place) {
-  const std::string begin = "<!-- bench " + name + " -->\n", end = "<!-- /bench " + name + " -->\n";
-  const size_t first = text.find(begin), last = text.find(end);
-  if (first == std::string::npos || last == std::string::npos || last < first)
-    fail(ErrorKind::Config, place, "expected the two lines '{}' and '{}', between which the results of this plan are written.",
-         begin.substr(0, begin.size() - 1), end.substr(0, end.size() - 1));
-  return text.substr(0, first + begin.size()) + results + text.substr(last);
+  const std::string begin = "<!-- bench " + name + " -->", end = "<!-- /bench " + name + " -->";
+  const auto first = find_line(text, begin), last = find_line(text, end);
+  if (!first || !last || last->first < first->second)
+    fail(ErrorKind::Config, place, "expected the two lines '{}' and '{}', between which the results of this plan are written.", begin, end);
+  return text.substr(0, first->second) + results + text.substr(last->first);
 }
 
 std::string results_csv(const std::vector<DatasetResults>& all) {
@@ -514,8 +529,9 @@ std::string comparisons_csv(const std::vector<DatasetResults>& all) {
   return text;
 }
 
-std::string results_tex(const std::vector<DatasetResults>& all) {
+std::string results_tex(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
   std::string text = "% Needs \\usepackage{booktabs}.\n";
+  for (const auto& warning : warnings) text += "% Note: " + warning + "\n";
   for (const auto& results : all)
     for (const auto& section : result_sections(results)) text += tex_table(section, results.name);
   for (const auto& rolling : rolling_results(all))
@@ -523,8 +539,8 @@ std::string results_tex(const std::vector<DatasetResults>& all) {
   return text;
 }
 
-Json results_json(const Plan& plan, const std::vector<DatasetResults>& all) {
-  Json json = {{"title", plan.title}, {"seeds", plan.seeds}, {"min_positives", plan.min_positives}, {"datasets", Json::array()}};
+Json results_json(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
+  Json json = {{"title", plan.title}, {"notes", warnings}, {"seeds", plan.seeds}, {"min_positives", plan.min_positives}, {"datasets", Json::array()}};
   for (const auto& results : all) {
     Json set = {{"name", results.name},
                 {"test_rows", results.test_rows},

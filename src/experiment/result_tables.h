@@ -39,7 +39,7 @@ std::string with_interval(const Estimate& estimate);
 std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 // The part of it that stands in a text about the results: no sections of single tasks' differences, of GAUC, of ECE or of the search; of
 // rolling cuts what they say together.
-std::string results_summary(const std::vector<DatasetResults>& all);
+std::string results_summary(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 // `text` with what stands between the lines "<!-- bench NAME -->" and "<!-- /bench NAME -->" replaced. Error Config, where = `place`,
 // without the two lines.
 std::string with_results(const std::string& text, const std::string& name, const std::string& results, const std::string& place);
@@ -48,7 +48,7 @@ std::string results_csv(const std::vector<DatasetResults>& all);
 // Every difference, its intervals and p-values; of rolling cuts put together with the intervals over cuts in place of those over groups.
 std::string comparisons_csv(const std::vector<DatasetResults>& all);
 // Tables for \usepackage{booktabs}.
-std::string results_tex(const std::vector<DatasetResults>& all);
-nlohmann::ordered_json results_json(const Plan& plan, const std::vector<DatasetResults>& all);
+std::string results_tex(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
+nlohmann::ordered_json results_json(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 
 }  // namespace ektm

@@ -91,7 +91,10 @@ struct Job {
   std::function<void(const std::string& failure)> broke;  // when its losses were not finite
 };
 
-bool was_trained(const Job& job) { return fs::exists(job.folder / (job.config.train.evaluate_test ? "metrics.json" : "metrics-valid.json")); }
+// `ektm evaluate` writes metrics too, of a run that was interrupted as well; only a finished training writes inspect.json.
+bool was_trained(const Job& job) {
+  return fs::exists(job.folder / "inspect.json") && fs::exists(job.folder / (job.config.train.evaluate_test ? "metrics.json" : "metrics-valid.json"));
+}
 
 class Runner {
  public:
@@ -99,8 +102,11 @@ class Runner {
 
   RunnerOutcome run() {
     check_data_records();
-    for (const auto& dataset : plan_.datasets) prepare_raw(dataset);
-    record_data();
+    for (const auto& dataset : plan_.datasets) {
+      if (dataset.data.empty()) prepare_raw(dataset);
+      record_data(dataset);
+      if (dataset.data.empty()) check_prepared(dataset);
+    }
     check_trials();
     if (!plan_.tune) check_runs();
     const int64_t per_phase = static_cast<int64_t>(plan_.datasets.size() * plan_.models.size());
@@ -167,22 +173,32 @@ class Runner {
           for (const auto& [file, record] : value.items())
             if (now.contains(key) && now[key].contains(file) && now[key][file].value("checksum", "") != record.value("checksum", ""))
               contradiction(dataset.place, fmt::format("the raw file {} has changed since the data set {} was made of it", file, dataset.name));
-        } else if (!now.contains(key) || now[key] != value) {
+        } else if (!now.contains(key) || (now[key] != value && (!is_split(key) || checksums(now, key) != checksums(before[dataset.name], key)))) {
           const std::string name = key == "manifest" ? "data" : key;
           contradiction(dataset.place + "." + name, fmt::format("the data set {} had another content", dataset.name));
         }
     }
   }
 
-  void record_data() {
-    for (const auto& dataset : plan_.datasets) records_[dataset.name] = source_of(dataset);
+  static bool is_split(const std::string& key) { return key == "train" || key == "valid" || key == "test"; }
+
+  // Of the raw files of a split, in order: the same files may lie in another folder now.
+  static std::vector<std::string> checksums(const Json& source, const std::string& split) {
+    const Json files = source.value("files", Json::object());
+    std::vector<std::string> all;
+    for (const auto& file : source.at(split)) all.push_back(files.at(file.get<std::string>()).value("checksum", ""));
+    return all;
+  }
+
+  void record_data(const PlanDataset& dataset) {
+    records_[dataset.name] = source_of(dataset);
     write_file_atomic(data_file(), records_.dump(1) + "\n");
   }
 
+  // A folder without a record was left by a plan that failed or was killed before it could say what it is made of: it is made again.
   void prepare_raw(const PlanDataset& dataset) {
-    if (!dataset.data.empty()) return;
     const std::string folder = places_.data(dataset);
-    if (!fs::exists(fs::path(folder) / "manifest.json")) {
+    if (!records_.contains(dataset.name) || !fs::exists(fs::path(folder) / "manifest.json")) {
       log_info("prepare {} ({})", dataset.name, folder);
       make_directories(fs::path(folder).parent_path());
       PrepareConfig config;
@@ -209,10 +225,14 @@ class Runner {
       config.valid.where = dataset.valid_where;
       config.test.where = dataset.test_where;
       config.output = folder;
+      config.force = true;
       prepare(config);
     }
+  }
+
+  void check_prepared(const PlanDataset& dataset) const {
     ConfigErrors errors("the plan");
-    check_models(plan_, dataset, read_dataset_info(folder), errors);
+    check_models(plan_, dataset, read_dataset_info(places_.data(dataset)), errors);
     errors.throw_if_any();
   }
 
@@ -247,7 +267,10 @@ class Runner {
           const std::string difference = first_difference(load_run_config(config, {}), seed_run(dataset, model, seed));
           if (!difference.empty())
             contradiction("model " + model.name,
-                          fmt::format("in {}, {}{}", config.parent_path().string(), difference, plan_.tune ? " (the best of its trials)" : ""));
+                          plan_.tune ? fmt::format("in {}, {} (the best of its trials). If trials were added or removed and another one is the best now, remove "
+                                                   "{}, and it is trained again", config.parent_path().string(), difference,
+                                                   config.parent_path().parent_path().string())
+                                     : fmt::format("in {}, {}", config.parent_path().string(), difference));
         }
   }
 
