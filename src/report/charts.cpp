@@ -57,6 +57,15 @@ std::string mix(const std::array<int, 3>& from, const std::array<int, 3>& to, do
   return color;
 }
 
+// `most` ticks of a linear x axis, or fewer, so that their labels stand apart.
+std::vector<double> ticks_of(const Scale& x, const Range& range, int most) {
+  constexpr double kGap = 9;
+  for (;; --most) {
+    auto ticks = linear_ticks(range.low, range.high, most);
+    if (most <= 2 || ticks.size() < 2 || x(ticks[1]) - x(ticks[0]) >= widest_px(tick_labels(ticks)) + kGap) return ticks;
+  }
+}
+
 }  // namespace
 
 std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entries) {
@@ -66,7 +75,7 @@ std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entr
 }
 
 std::string mean_chart(const ChartTitle& title, const std::string& axis, const std::vector<MeanEntry>& entries) {
-  constexpr double kRow = 21, kLabelMost = 128, kValueWidth = 50, kTick = 4;
+  constexpr double kRow = 21, kLabelMost = 150, kValueWidth = 50, kTick = 4;
   Range range;
   std::vector<std::string> labels;
   for (const auto& entry : entries) {
@@ -82,7 +91,7 @@ std::string mean_chart(const ChartTitle& title, const std::string& axis, const s
   const Scale x{range.low, range.high, left, right};
   Svg svg(kPanelWidth, bottom + 34, axis + " of " + title.title);
   draw_title(svg, title);
-  const auto ticks = linear_ticks(range.low, range.high, 5);
+  const auto ticks = ticks_of(x, range, 5);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -119,7 +128,7 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
   const Scale x{range.low, range.high, left, right};
   Svg svg(kWidth, bottom + 34, title.title);
   draw_title(svg, title);
-  const auto ticks = linear_ticks(range.low, range.high, 8);
+  const auto ticks = ticks_of(x, range, 8);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
   svg.line(x(0), kTop - 4, x(0), bottom, "zero");
@@ -132,7 +141,7 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
     svg.marker(x(entry.difference), y - kApart, 4.4, entry.style, false, fmt::format("{}: {:+.5f}", entry.label, entry.difference));
     svg.marker(x(entry.difference), y + kApart, 3.6, entry.style, true);
     const bool real = entry.verdict == "better" || entry.verdict == "worse";
-    svg.text(right + 10, y + 4, fmt::format("{:+.4f}  {}", entry.difference, entry.verdict), real ? "tick best" : "tick");
+    svg.text(right + 10, y + 4, signed_number(entry.difference) + "  " + entry.verdict, real ? "tick best" : "tick");
   }
   return svg.to_string();
 }
@@ -220,7 +229,7 @@ std::string curve_chart(const ChartTitle& title, const std::vector<Curve>& curve
   Svg svg(kPanelWidth, bottom + 36, title.title);
   draw_title(svg, title);
   svg.y_axis(y, y_ticks, y_labels, left, right);
-  const auto x_ticks = linear_ticks(steps.low, steps.high, 6);
+  const auto x_ticks = ticks_of(x, steps, 6);
   svg.x_axis(x, x_ticks, tick_labels(x_ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 31, "training step", "tick", "middle");
   for (const auto& curve : curves) {

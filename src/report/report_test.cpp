@@ -256,6 +256,9 @@ TEST_F(RunFolderTest, ErrorsNameTheFileAndTheRemedy) {
 }
 
 TEST(Ticks, LinearOnesAreRoundAndFew) {
+  EXPECT_EQ(signed_number(-0.00126), "-0.0013");
+  EXPECT_EQ(signed_number(0.00004), "+0.00004");
+  EXPECT_EQ(signed_number(-0.000003), "0.0000");
   EXPECT_EQ(tick_labels(linear_ticks(0.68, 0.76, 5)), (std::vector<std::string>{"0.68", "0.70", "0.72", "0.74", "0.76"}));
   EXPECT_EQ(tick_labels(linear_ticks(0, 6500, 6)), (std::vector<std::string>{"0", "2000", "4000", "6000"}));
   EXPECT_EQ(tick_labels(linear_ticks(0, 52000, 6)), (std::vector<std::string>{"0", "10k", "20k", "30k", "40k", "50k"}));

@@ -181,6 +181,12 @@ std::string percent_label(double share) {
   return fmt::format("{:.6g} %", 100 * share);
 }
 
+std::string signed_number(double value) {
+  for (int decimals = 4; decimals <= 5; ++decimals)
+    if (std::abs(value) >= 0.5 * std::pow(10, -decimals)) return fmt::format("{:+.{}f}", value, decimals);
+  return "0.0000";
+}
+
 Svg::Svg(double width, double height, const std::string& description) {
   body_ = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} "

@@ -39,6 +39,8 @@ std::vector<double> log_ticks(double low, double high, int most);
 std::vector<std::string> tick_labels(const std::vector<double>& ticks);
 // 0.002 -> "0.2 %".
 std::string percent_label(double share);
+// "+0.0013". Nearer to 0 than four decimals show, "+0.00003": of an interval's end it decides on which side of 0 it lies.
+std::string signed_number(double value);
 
 class Svg {
  public:
