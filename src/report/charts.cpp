@@ -10,7 +10,7 @@
 namespace ektm {
 namespace {
 
-constexpr double kPanelWidth = 344, kTickFont = 11, kTop = 44;
+constexpr double kPanelWidth = 372, kTickFont = 11, kTop = 44;
 
 struct Range {
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
@@ -75,7 +75,7 @@ std::string auc_chart(const ChartTitle& title, const std::vector<AucEntry>& entr
 }
 
 std::string mean_chart(const ChartTitle& title, const std::string& axis, const std::vector<MeanEntry>& entries) {
-  constexpr double kRow = 21, kLabelMost = 150, kValueWidth = 50, kTick = 4;
+  constexpr double kRow = 21, kLabelMost = 175, kValueWidth = 50, kTick = 4;
   Range range;
   std::vector<std::string> labels;
   for (const auto& entry : entries) {
