@@ -480,13 +480,27 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
                                           fs::exists(file) ? "is a folder, or no file that can be read" : "does not exist"));
 }
 
+// A simulated platform's tasks are known before its logs are made.
+void check_label_shares(const Plan& plan, const PlanDataset& dataset, ConfigErrors& errors) {
+  DatasetInfo info;
+  for (const auto& task : dataset.simulation->tasks()) info.tasks.push_back({task.name, task.parent});
+  for (size_t i = 0; i < plan.models.size(); ++i) try {
+      loader_config(run_config(plan, plan.models[i].config, dataset, "data", 0), info);
+    } catch (const Error& error) {
+      errors.add({}, fmt::format("models[{}] on {}", i, dataset.name), complaint(error));
+    }
+}
+
 void check_datasets(const Plan& plan, ConfigErrors& errors) {
   std::set<std::string> checked;  // of several cuts the first one
   for (const auto& dataset : plan.datasets) {
     const std::string& place = dataset.place;
     if (!checked.insert(place).second) continue;
     if (dataset.data.empty()) {
-      if (!dataset.simulation) check_raw_files(dataset, place, errors);
+      if (dataset.simulation)
+        check_label_shares(plan, dataset, errors);
+      else
+        check_raw_files(dataset, place, errors);
       continue;
     }
     try {
