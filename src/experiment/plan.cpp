@@ -484,11 +484,13 @@ void check_raw_files(const PlanDataset& dataset, const std::string& place, Confi
 void check_label_shares(const Plan& plan, const PlanDataset& dataset, ConfigErrors& errors) {
   DatasetInfo info;
   for (const auto& task : dataset.simulation->tasks()) info.tasks.push_back({task.name, task.parent});
-  for (size_t i = 0; i < plan.models.size(); ++i) try {
+  for (size_t i = 0; i < plan.models.size(); ++i) {
+    try {
       loader_config(run_config(plan, plan.models[i].config, dataset, "data", 0), info);
     } catch (const Error& error) {
       errors.add({}, fmt::format("models[{}] on {}", i, dataset.name), complaint(error));
     }
+  }
 }
 
 void check_datasets(const Plan& plan, ConfigErrors& errors) {

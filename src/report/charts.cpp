@@ -57,13 +57,15 @@ std::string mix(const std::array<int, 3>& from, const std::array<int, 3>& to, do
   return color;
 }
 
-// `most` ticks of a linear x axis, or fewer, so that their labels stand apart.
+// `most` ticks (>= 5) of a linear x axis, or fewer, at least 2, so that their labels stand apart.
 std::vector<double> ticks_of(const Scale& x, const Range& range, int most) {
   constexpr double kGap = 9;
-  for (;; --most) {
-    auto ticks = linear_ticks(range.low, range.high, most);
-    if (most <= 2 || ticks.size() < 2 || x(ticks[1]) - x(ticks[0]) >= widest_px(tick_labels(ticks)) + kGap) return ticks;
+  auto ticks = linear_ticks(range.low, range.high, most);
+  while (most > 2 && x(ticks[1]) - x(ticks[0]) < widest_px(tick_labels(ticks)) + kGap) {
+    auto fewer = linear_ticks(range.low, range.high, --most);  // below 5 it may find less than two
+    if (fewer.size() >= 2) ticks = std::move(fewer);
   }
+  return ticks;
 }
 
 }  // namespace
