@@ -225,19 +225,27 @@ def test_every_file_holds_the_numbers(whole):
     for found, c in zip(pairs, results["comparisons"]):
         assert (found["model"], found["against"], found["verdict"]) == (c["model"], c["reference"], c["verdict"])
         assert float(found["difference"]) == c["difference"] and float(found["seeds_low"]) == c["seeds"]["low"]
+        assert (float(found["both_high"]), float(found["both_p_holm"])) == (c["both"]["high"], c["p_holm"])
         assert [float(value) for value in found["by_seed"].split()] == c["by_seed"]
 
 
-def test_holms_correction_is_that_of_each_kind_of_interval_over_the_table(whole):
+def test_the_verdict_is_that_of_seeds_and_rows_together_after_holms_correction(whole):
     _, work = whole
     comparisons = json.loads((work / "results.json").read_text())["datasets"][0]["comparisons"]
-    for kind in ("seeds", "rows"):
-        family = [c[kind] for c in comparisons if c["task"] is None and c[kind]]
-        assert len(family) >= 3
-        order, running = sorted(family, key=lambda e: e["p"]), 0
-        for rank, e in enumerate(order):
-            running = max(running, min(1, (len(order) - rank) * e["p"]))
-            assert e["p_holm"] == pytest.approx(running, rel=1e-12)
+    family = [c for c in comparisons if c["task"] is None and c["both"]]
+    assert len(family) >= 3
+    generator = numpy.random.default_rng(3)
+    order, running = sorted(family, key=lambda c: c["both"]["p"]), 0
+    for rank, c in enumerate(order):
+        running = max(running, min(1, (len(order) - rank) * c["both"]["p"]))
+        assert c["p_holm"] == pytest.approx(running, rel=1e-12)
+        assert c["verdict"] == ("tie" if running >= 0.05 else "better" if c["difference"] > 0 else "worse")
+        # Drawn: Student's error of the seeds plus the normal one of the rows.
+        of_rows = (c["rows"]["high"] - c["rows"]["low"]) / 2 / 1.959964
+        of_seeds = numpy.std(c["by_seed"], ddof=1) / len(c["by_seed"]) ** 0.5
+        drawn = of_seeds * generator.standard_t(len(c["by_seed"]) - 1, 400_000) + of_rows * generator.standard_normal(400_000)
+        assert c["both"]["p"] == pytest.approx(numpy.mean(abs(drawn) > abs(c["difference"])), abs=0.004)
+        assert c["both"]["low"] <= min(c["seeds"]["low"], c["rows"]["low"]) + 1e-12
 
 
 def test_the_page_is_whole_and_needs_nothing_else(whole):

@@ -113,7 +113,8 @@ std::string difference_panel(const std::vector<Comparison>& comparisons, const D
   for (const auto& c : comparisons) {
     if (c.task.empty() != of_mean) continue;
     entries.push_back({(of_mean ? "" : c.task + ": ") + c.model + " − " + c.reference, to_string(c.verdict), RunStyle(number(c.model)), c.difference,
-                       c.seeds ? std::optional(c.seeds->interval) : std::nullopt, c.rows ? std::optional(c.rows->interval) : std::nullopt});
+                       c.seeds ? std::optional(c.seeds->interval) : std::nullopt, c.rows ? std::optional(c.rows->interval) : std::nullopt,
+                       c.both ? std::optional(c.both->interval) : std::nullopt});
   }
   if (entries.empty()) return "";
   return panels({difference_chart(title, "difference of AUC", entries)});
@@ -122,7 +123,7 @@ std::string difference_panel(const std::vector<Comparison>& comparisons, const D
 std::string difference_charts(const DatasetResults& results, bool of_mean) {
   return difference_panel(results.comparisons, results,
                           {of_mean ? results.mean_title() : "task by task",
-                           results.grouped ? "solid: over seeds; dashed: over groups" : "solid: over seeds; dashed: over rows"},
+                           results.grouped ? "solid: over seeds; dashed: over groups; band: over both" : "solid: over seeds; dashed: over rows; band: over both"},
                           of_mean);
 }
 
@@ -167,7 +168,7 @@ std::string rolling_part(const RollingResults& rolling) {
   for (const auto& section : rolling_sections(rolling)) {
     html += "<h2>" + escape_html(section.title) + "</h2>\n" + paragraph(section.text.front()) + html_table(section.table, *rolling.cuts.front());
     if (section.key == "over_cuts")
-      html += difference_panel(rolling.comparisons, *rolling.cuts.front(), {rolling.name, "solid: over seeds; dashed: over cuts"}, true);
+      html += difference_panel(rolling.comparisons, *rolling.cuts.front(), {rolling.name, "solid: over seeds; dashed: over cuts; band: over both"}, true);
   }
   return html;
 }

@@ -101,11 +101,8 @@ std::string why(const Comparison& c, const DatasetResults& results) {
     return c.seeds ? "undecided: too few positives or negatives for an interval over " + over_what(results)
                    : "undecided: one seed cannot tell a model from its luck";
   if (c.verdict != Verdict::Tie) return to_string(c.verdict);
-  const bool seeds = c.seeds->holds_zero(), rows = c.rows->holds_zero();
-  if (seeds && rows) return "a tie: both intervals include 0";
-  if (seeds) return "a tie: the interval over seeds includes 0";
-  if (rows) return fmt::format("a tie: the interval over {} includes 0", over_what(results));
-  return fmt::format("a tie: both intervals exclude 0, but not after Holm's correction for {} comparisons", c.family);
+  if (c.both->holds_zero()) return "a tie";
+  return fmt::format("a tie: the interval excludes 0, but p is {} after Holm's correction for {} comparisons", p_text(c.holm), c.family);
 }
 
 const char* relation(const Comparison& c) {
@@ -118,8 +115,8 @@ ResultSection comparison_section(const DatasetResults& results, bool of_mean) {
   ResultSection section;
   section.key = of_mean ? "comparisons" : "by_task";
   section.title = of_mean ? "Differences of the mean AUC" : "Differences task by task";
-  section.table.columns = {"model", of_mean ? "against" : "task, against", "difference", "95 % over seeds",
-                           "p",     "95 % over " + over_what(results),     "p",          "verdict"};
+  section.table.columns = {"model",   of_mean ? "against" : "task, against", "difference", "95 % over both", "over seeds", "over " + over_what(results), "p",
+                           "verdict"};
   section.table.left = 2;
   size_t real = 0, count = 0;
   for (const auto& c : results.comparisons) {
@@ -129,17 +126,17 @@ ResultSection comparison_section(const DatasetResults& results, bool of_mean) {
     section.table.rows.push_back({{c.model},
                                   {of_mean ? reference_text(c) : c.task + ", " + c.reference},
                                   {signed_number(c.difference)},
+                                  {interval_text(c.both)},
                                   {interval_text(c.seeds)},
-                                  {p_text(c.holm_seeds)},
                                   {interval_text(c.rows)},
-                                  {p_text(c.holm_rows)},
+                                  {p_text(c.holm)},
                                   {to_string(c.verdict), c.verdict == Verdict::Better || c.verdict == Verdict::Worse}});
   }
   section.text.push_back(fmt::format(
-      "AUC of the model less AUC of the other, paired by seed and by test row{}. Intervals are not corrected; p-values are, by Holm's method "
-      "for the {} of this table. A difference is called better or worse only where both intervals exclude 0 and both p-values are below "
-      "0.05; everything else is a tie. Here {} of {} differ.",
-      of_mean ? ", " + results.mean_title() : "", plural(count, "comparison", "comparisons"), real, count));
+      "AUC of the model less AUC of the other, paired by seed and by test row{}, with intervals of 95 % for new seeds and new {} together and for "
+      "each alone. They are not corrected; p, that of both together, is, by Holm's method for the {} of this table. A difference is called better "
+      "or worse only where p is below 0.05; everything else is a tie. Here {} of {} differ.",
+      of_mean ? ", " + results.mean_title() : "", over_what(results), plural(count, "comparison", "comparisons"), real, count));
   if (of_mean)
     section.text.push_back(
         fmt::format("The best baseline ({}) is the one with the highest mean on these very test rows, which favours it: a model that does not beat "
@@ -277,9 +274,9 @@ Json series_json(const SeedValues& values) {
   return json;
 }
 
-Json estimate_json(const std::optional<Estimate>& estimate, const std::optional<double>& adjusted) {
+Json estimate_json(const std::optional<Estimate>& estimate) {
   if (!estimate) return nullptr;
-  return {{"low", estimate->interval.low}, {"high", estimate->interval.high}, {"p", estimate->p}, {"p_holm", number_or_null(adjusted)}};
+  return {{"low", estimate->interval.low}, {"high", estimate->interval.high}, {"p", estimate->p}};
 }
 
 // `second`: what the second interval is over.
@@ -290,8 +287,10 @@ Json comparison_json(const Comparison& c, const char* second) {
           {"best_baseline", c.best},
           {"difference", c.difference},
           {"by_seed", c.by_seed},
-          {"seeds", estimate_json(c.seeds, c.holm_seeds)},
-          {second, estimate_json(c.rows, c.holm_rows)},
+          {"seeds", estimate_json(c.seeds)},
+          {second, estimate_json(c.rows)},
+          {"both", estimate_json(c.both)},
+          {"p_holm", number_or_null(c.holm)},
           {"family", c.family},
           {"verdict", to_string(c.verdict)}};
 }
@@ -302,8 +301,6 @@ std::string rolling_title(const RollingResults& rolling, const std::string& mark
 }
 
 }  // namespace
-
-std::string with_interval(const Estimate& estimate) { return signed_number(estimate.value) + " " + interval_text(estimate); }
 
 std::vector<std::string> findings(const DatasetResults& results) {
   std::vector<std::string> text;
@@ -318,11 +315,15 @@ std::vector<std::string> findings(const DatasetResults& results) {
     ++count;
     real += c.verdict == Verdict::Better || c.verdict == Verdict::Worse;
     if (!c.stated) continue;
-    text.push_back(fmt::format(
-        "{} against {}: {} of AUC ({}); {}.", c.model, reference_text(c),
-        c.seeds ? with_interval(*c.seeds) + " over seeds" + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : "")
-                : signed_number(c.difference) + (c.rows ? fmt::format(", {} over {}", interval_text(c.rows), over_what(results)) : ""),
-        results.mean_title(), why(c, results)));
+    std::string intervals;
+    if (c.both)
+      intervals = interval_text(c.both);
+    else if (c.seeds)
+      intervals = interval_text(c.seeds) + " over seeds";
+    else if (c.rows)
+      intervals = interval_text(c.rows) + " over " + over_what(results);
+    text.push_back(fmt::format("{} against {}: {}{} of AUC ({}); {}.", c.model, reference_text(c), signed_number(c.difference),
+                               intervals.empty() ? "" : " " + intervals, results.mean_title(), why(c, results)));
   }
   const auto best = over(results.model(results.best_baseline).mean.at("auc"));
   text.insert(text.begin(), fmt::format("Best baseline by mean AUC: {} ({:.4f}). {} of {} of mean AUC are more than ties.", results.best_baseline,
@@ -376,7 +377,7 @@ std::vector<ResultSection> rolling_sections(const RollingResults& rolling) {
   ResultSection differences{"over_cuts", "Differences over the cuts", {}, {{"model", "against"}, 2, {}}};
   auto& titles = differences.table.columns;
   for (const auto* cut : rolling.cuts) titles.push_back(cut->name);
-  for (const char* title : {"mean", "95 % over cuts", "p", "95 % over seeds", "p", "verdict"}) titles.push_back(title);
+  for (const char* title : {"mean", "95 % over both", "over seeds", "over cuts", "p", "verdict"}) titles.push_back(title);
   size_t real = 0;
   for (size_t i = 0; i < rolling.comparisons.size(); ++i) {
     const auto& c = rolling.comparisons[i];
@@ -384,14 +385,14 @@ std::vector<ResultSection> rolling_sections(const RollingResults& rolling) {
     for (double difference : rolling.by_cut[i]) row.push_back({signed_number(difference)});
     const bool is_real = c.verdict == Verdict::Better || c.verdict == Verdict::Worse;
     real += is_real;
-    row.insert(row.end(), {{signed_number(c.difference)}, {interval_text(c.rows)}, {p_text(c.holm_rows)}, {interval_text(c.seeds)}, {p_text(c.holm_seeds)},
+    row.insert(row.end(), {{signed_number(c.difference)}, {interval_text(c.both)}, {interval_text(c.seeds)}, {interval_text(c.rows)}, {p_text(c.holm)},
                            {to_string(c.verdict), is_real}});
     differences.table.rows.push_back(std::move(row));
   }
   differences.text.push_back(fmt::format(
-      "Mean AUC of the model less that of the other, paired by cut and seed; every cut counts alike. Both intervals are Student's: over the {} cuts, of the "
-      "means over the seeds (the cuts share users and training rows, so they are not quite independent), and over the seeds, of the means over the cuts. "
-      "p-values by Holm's method for the {} of this table; better or worse only where both intervals exclude 0 and both p-values are below 0.05. Here {} of {} differ.",
+      "Mean AUC of the model less that of the other, paired by cut and seed; every cut counts alike. Student's intervals of 95 %: over the seeds, of the means "
+      "over the cuts, over the {} cuts, of the means over the seeds (the cuts share users and training rows, so they are not quite independent), and for new seeds "
+      "and cuts together. p is that of both together, by Holm's method for the {} of this table; better or worse only where it is below 0.05. Here {} of {} differ.",
       rolling.cuts.size(), plural(rolling.comparisons.size(), "comparison", "comparisons"), real, rolling.comparisons.size()));
   return {auc, differences};
 }
@@ -410,9 +411,11 @@ std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all) {
                   "the trained weights as they are. It knows nothing of training.",
                   grouped ? "groups or rows" : "rows",
                   grouped ? ", with all rows of a group (usually a user) counted as one draw (Obuchowski's form) where the data set has groups" : ""),
-      std::string("Neither interval covers other days or platforms") +
+      "The interval over both is for other seeds and other rows at once: the two errors add up (their distributions are convolved, Student's and the normal "
+      "one), so it is never narrower than one of the two. The verdict rests on it, after Holm's correction.",
+      std::string("No interval covers other days or platforms") +
           (rolled ? "; where a data set has rolling cuts in time, the table over the cuts does, as far as they reach" : ": every data set has one split, and no rolling cuts in time were made") +
-          ". Neither covers the search for settings.",
+          ". None covers the search for settings.",
       std::string("Weights, epochs and ") +
           (searched ? "settings were chosen on the validation split; " : "the kept step were chosen on the validation split; ") +
           "the test split was read once for each run, and nothing was chosen by it but the name of the best baseline.",
@@ -514,15 +517,16 @@ std::string results_csv(const std::vector<DatasetResults>& all) {
 
 std::string comparisons_csv(const std::vector<DatasetResults>& all) {
   std::string text =
-      "dataset,task,model,against,relation,difference,seeds_low,seeds_high,seeds_p,seeds_p_holm,over,low,high,p,p_holm,comparisons,verdict,by_seed\n";
-  const auto estimate = [](const std::optional<Estimate>& at, const std::optional<double>& corrected) {
-    return at ? fmt::format("{},{},{},{}", at->interval.low, at->interval.high, at->p, corrected ? fmt::format("{}", *corrected) : "") : std::string(",,,");
+      "dataset,task,model,against,relation,difference,seeds_low,seeds_high,seeds_p,over,low,high,p,both_low,both_high,both_p,both_p_holm,comparisons,verdict,"
+      "by_seed\n";
+  const auto estimate = [](const std::optional<Estimate>& at) {
+    return at ? fmt::format("{},{},{}", at->interval.low, at->interval.high, at->p) : std::string(",,");
   };
   const auto lines = [&](const std::string& dataset, const std::string& mean, const char* other, const std::vector<Comparison>& comparisons) {
     for (const auto& c : comparisons)
-      text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_cell(dataset), csv_cell(c.task.empty() ? mean : c.task), csv_cell(c.model),
-                          csv_cell(c.reference), csv_cell(relation(c)), c.difference, estimate(c.seeds, c.holm_seeds), other, estimate(c.rows, c.holm_rows), c.family, to_string(c.verdict),
-                          fmt::join(c.by_seed, " "));
+      text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_cell(dataset), csv_cell(c.task.empty() ? mean : c.task), csv_cell(c.model),
+                          csv_cell(c.reference), csv_cell(relation(c)), c.difference, estimate(c.seeds), other, estimate(c.rows), estimate(c.both),
+                          c.holm ? fmt::format("{}", *c.holm) : "", c.family, to_string(c.verdict), fmt::join(c.by_seed, " "));
   };
   for (const auto& results : all) lines(results.name, results.mean_title(), results.grouped ? "groups" : "rows", results.comparisons);
   for (const auto& rolling : rolling_results(all)) lines(rolling.name, "mean over the cuts", "cuts", rolling.comparisons);
@@ -568,7 +572,7 @@ Json results_json(const Plan& plan, const std::vector<DatasetResults>& all, cons
       for (const auto& [key, values] : model.mean) one["mean"][key] = series_json(values);
       if (model.head_gains) {
         one["served_less_base"] = {
-            {"by_seed", *model.head_gains}, {"mean", mean_std(*model.head_gains).mean}, {"seeds", estimate_json(over_seeds(*model.head_gains), {})}};
+            {"by_seed", *model.head_gains}, {"mean", mean_std(*model.head_gains).mean}, {"seeds", estimate_json(over_seeds(*model.head_gains))}};
       }
       if (model.best_trial) {
         one["search"] = {{"best_trial", *model.best_trial}, {"trials", Json::array()}};

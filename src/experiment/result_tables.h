@@ -33,8 +33,6 @@ std::vector<ResultSection> result_sections(const DatasetResults& results);
 std::vector<ResultSection> rolling_sections(const RollingResults& rolling);
 // Of the whole report: which interval covers what.
 std::vector<std::string> reading_notes(const std::vector<DatasetResults>& all);
-// "+0.0013 [-0.0022, +0.0047]".
-std::string with_interval(const Estimate& estimate);
 
 std::string results_markdown(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 // The part of it that stands in a text about the results: no sections of single tasks' differences, of GAUC, of ECE or of the search; of

@@ -276,20 +276,19 @@ const ModelResults& DatasetResults::model(const std::string& wanted) const {
 }
 
 void judge(std::vector<Comparison*> family) {
-  std::vector<Comparison*> with_seeds, with_rows;
-  std::vector<double> p_seeds, p_rows;
+  std::vector<Comparison*> judged;
+  std::vector<double> p;
   for (Comparison* c : family) {
     c->family = static_cast<int64_t>(family.size());
-    if (c->seeds) with_seeds.push_back(c), p_seeds.push_back(c->seeds->p);
-    if (c->rows) with_rows.push_back(c), p_rows.push_back(c->rows->p);
-  }
-  const auto seeds = holm(p_seeds), rows = holm(p_rows);
-  for (size_t i = 0; i < seeds.size(); ++i) with_seeds[i]->holm_seeds = seeds[i];
-  for (size_t i = 0; i < rows.size(); ++i) with_rows[i]->holm_rows = rows[i];
-  for (Comparison* c : family) {
     if (!c->seeds || !c->rows) continue;
-    const bool real = !c->seeds->holds_zero() && !c->rows->holds_zero() && *c->holm_seeds < kLevel && *c->holm_rows < kLevel;
-    c->verdict = !real ? Comparison::Verdict::Tie : c->difference > 0 ? Comparison::Verdict::Better : Comparison::Verdict::Worse;
+    c->both = over_both(*c->seeds, *c->rows);
+    judged.push_back(c), p.push_back(c->both->p);
+  }
+  const auto adjusted = holm(p);
+  for (size_t i = 0; i < judged.size(); ++i) {
+    Comparison& c = *judged[i];
+    c.holm = adjusted[i];
+    c.verdict = adjusted[i] >= kLevel ? Comparison::Verdict::Tie : c.difference > 0 ? Comparison::Verdict::Better : Comparison::Verdict::Worse;
   }
 }
 

@@ -54,9 +54,9 @@ struct Comparison {
   bool stated = false, best = false;  // the reference is the plan's baseline of the model; the best baseline of the table
   double difference = 0;
   std::vector<double> by_seed;
-  // Absent with one seed; absent where fewer than two groups of rows hold a class.
-  std::optional<Estimate> seeds, rows;
-  std::optional<double> holm_seeds, holm_rows;  // p-values adjusted for `family` comparisons
+  // Absent with one seed; absent where fewer than two groups of rows hold a class; absent without one of these.
+  std::optional<Estimate> seeds, rows, both;
+  std::optional<double> holm;  // p-value of `both`, adjusted for `family` comparisons
   int64_t family = 0;
   Verdict verdict = Verdict::Undecided;
 };
@@ -100,8 +100,8 @@ struct PlanResults {
 // Reads every run of the plan, which must be finished.
 std::vector<DatasetResults> collect_results(const Plan& plan, const Places& places);
 
-// Fills holm_*, family and verdict of comparisons that belong together: a difference is called real where both intervals exclude 0 and
-// both p-values stay below 5 % after Holm's correction for the number of comparisons.
+// Fills both, holm, family and verdict of comparisons that belong together: a difference is called real where the p-value for seeds and rows
+// together stays below 5 % after Holm's correction for the number of comparisons. Then each of the three intervals excludes 0.
 void judge(std::vector<Comparison*> family);
 
 }  // namespace ektm

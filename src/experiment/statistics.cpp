@@ -12,6 +12,32 @@ namespace {
 
 constexpr double kTail = 0.05;  // both ends of a 95 % interval
 
+// An error is normal with a variance that is drawn: error² * degrees / chi² for Student's. The variances and their weights, which sum to 1, of
+// the trapezoidal rule over log chi: the integrand is smooth and falls off fast on both sides, so the rule is exact to rounding.
+std::vector<std::pair<double, double>> variances(const Estimate& estimate) {
+  const double square = estimate.error * estimate.error;
+  if (!estimate.degrees || square == 0) return {{square, 1.0}};
+  constexpr double kStep = 0.1;
+  const double degrees = static_cast<double>(*estimate.degrees);
+  std::vector<std::pair<double, double>> result;
+  double sum = 0;
+  for (double at = -37 / degrees; at < std::log(std::sqrt(degrees) + 9); at += kStep) {
+    const double chi_square = std::exp(2 * at), weight = std::exp(degrees * at - chi_square / 2 - degrees / 2 * (std::log(degrees) - 1));
+    result.emplace_back(square * degrees / chi_square, weight);
+    sum += weight;
+  }
+  for (auto& [variance, weight] : result) weight /= sum;
+  return result;
+}
+
+// The p-value of `distance` where the variance is the sum of one of each.
+double two_sided(double distance, const std::vector<std::pair<double, double>>& a, const std::vector<std::pair<double, double>>& b) {
+  double p = 0;
+  for (const auto& [variance_a, weight_a] : a)
+    for (const auto& [variance_b, weight_b] : b) p += weight_a * weight_b * normal_two_sided(distance / std::sqrt(variance_a + variance_b));
+  return std::min(p, 1.0);
+}
+
 }  // namespace
 
 MeanStd mean_std(const std::vector<double>& values) {
@@ -55,7 +81,7 @@ std::optional<Estimate> over_seeds(const std::vector<double>& differences) {
   const MeanStd at = mean_std(differences);
   const int64_t degrees = static_cast<int64_t>(differences.size()) - 1;
   const double error = at.std / std::sqrt(static_cast<double>(differences.size())), half = student_quantile(kTail, degrees) * error;
-  Estimate result{at.mean, {at.mean - half, at.mean + half}, 1};
+  Estimate result{at.mean, {at.mean - half, at.mean + half}, 1, error, degrees};
   if (error > 0)
     result.p = student_two_sided(at.mean / error, degrees);
   else if (at.mean != 0)
@@ -65,11 +91,30 @@ std::optional<Estimate> over_seeds(const std::vector<double>& differences) {
 
 Estimate over_rows(double value, double variance) {
   const double error = std::sqrt(variance), half = 1.959963984540054 * error;  // the 97.5 % quantile of the standard normal
-  Estimate result{value, {value - half, value + half}, 1};
+  Estimate result{value, {value - half, value + half}, 1, error, std::nullopt};
   if (error > 0)
     result.p = normal_two_sided(value / error);
   else if (value != 0)
     result.p = 0;
+  return result;
+}
+
+double sum_two_sided(double distance, const Estimate& a, const Estimate& b) {
+  if (a.error == 0 && b.error == 0) return distance == 0 ? 1 : 0;
+  return two_sided(distance, variances(a), variances(b));
+}
+
+Estimate over_both(const Estimate& a, const Estimate& b) {
+  Estimate result{a.value, {a.value, a.value}, sum_two_sided(a.value, a, b), std::hypot(a.error, b.error), std::nullopt};
+  if (result.error == 0) return result;
+  const auto of_a = variances(a), of_b = variances(b);
+  double low = 0, high = result.error;
+  while (two_sided(high, of_a, of_b) > kTail) high *= 2;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (two_sided(middle, of_a, of_b) > kTail ? low : high) = middle;
+  }
+  result.interval = {a.value - high, a.value + high};
   return result;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// What a comparison over seeds and test rows rests on: Student's t, Holm's correction, the influence of each row on an AUC.
+// What a comparison over seeds and test rows rests on: Student's t, its sum with another error, Holm's correction, the influence of each row
+// on an AUC.
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -24,12 +25,22 @@ struct Estimate {
   double value = 0;
   Interval interval;
   double p = 1;
+  double error = 0;                // standard error
+  std::optional<int64_t> degrees;  // of Student's t; absent: normal
   bool holds_zero() const { return interval.low <= 0 && interval.high >= 0; }
 };
 // Of paired differences, one a seed; absent for fewer than two.
 std::optional<Estimate> over_seeds(const std::vector<double>& differences);
 // From the squared standard error, by the normal distribution.
 Estimate over_rows(double value, double variance);
+
+// P(|a.error * T_a + b.error * T_b| > distance) of two independent errors, each Student's or normal.
+double sum_two_sided(double distance, const Estimate& a, const Estimate& b);
+// For new draws of both at once, say of seeds and of users: the errors of the two add up. The value is that of `a`. The interval is never
+// narrower than that of `a` or `b`, and errs, as that of Behrens and Fisher does, in at most 5 % of cases, often less. Adding the variances
+// with Welch's and Satterthwaite's degrees of freedom instead errs too often far out, where Holm's correction looks: with five seeds in up to
+// .7 % of cases at p < .0025, with three in up to 1.6 %.
+Estimate over_both(const Estimate& a, const Estimate& b);
 
 // Holm's step-down: p-values adjusted for their number, in the order given. Rejecting those below a level errs in any of them with at
 // most that probability, however they depend on each other.

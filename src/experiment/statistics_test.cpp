@@ -46,6 +46,62 @@ TEST(Statistics, PairedIntervalOverSeedsAsScipyHasIt) {
   EXPECT_EQ(over_seeds({0.0, 0.0})->p, 1);
 }
 
+Estimate error_of(double value, double error, std::optional<int64_t> degrees) { return {value, {value, value}, 1, error, degrees}; }
+
+TEST(Statistics, SumOfTwoErrorsAsScipyIntegratesIt) {
+  EXPECT_NEAR(sum_two_sided(2.5, error_of(0, 1, 4), error_of(0, 0.5, std::nullopt)), 0.07878948305072, 1e-10);
+  EXPECT_NEAR(sum_two_sided(3, error_of(0, 0.7, 2), error_of(0, 1, std::nullopt)), 0.07366840859717, 1e-10);
+  EXPECT_NEAR(sum_two_sided(1, error_of(0, 0.3, 1), error_of(0, 0.4, std::nullopt)), 0.2242343781433, 1e-10);
+  EXPECT_NEAR(sum_two_sided(0.012, error_of(0, 0.0021, 4), error_of(0, 0.0033, std::nullopt)), 0.01101535683927, 1e-10);
+  EXPECT_NEAR(sum_two_sided(4, error_of(0, 1, 2), error_of(0, 0.8, 2)), 0.1056225411951, 1e-10);
+  EXPECT_NEAR(sum_two_sided(2, error_of(0, 1, 4), error_of(0, 1.5, 2)), 0.4056020399209, 1e-10);
+  EXPECT_NEAR(sum_two_sided(9, error_of(0, 1, 9), error_of(0, 0.2, std::nullopt)), 8.695274545872e-06, 1e-10);
+  // One of the two alone: its own law.
+  EXPECT_NEAR(sum_two_sided(2.3, error_of(0, 1, 4), error_of(0, 0, std::nullopt)), student_two_sided(2.3, 4), 1e-12);
+  EXPECT_NEAR(sum_two_sided(2.3, error_of(0, 1, 1), error_of(0, 0, std::nullopt)), student_two_sided(2.3, 1), 1e-12);
+  EXPECT_NEAR(sum_two_sided(2.3, error_of(0, 0, 4), error_of(0, 1, std::nullopt)), normal_two_sided(2.3), 1e-12);
+  EXPECT_EQ(sum_two_sided(0, error_of(0, 0, 4), error_of(0, 0, 2)), 1);
+  EXPECT_EQ(sum_two_sided(0.1, error_of(0, 0, 4), error_of(0, 0, 2)), 0);
+}
+
+TEST(Statistics, TheIntervalOverBothHoldsTheOthers) {
+  const auto seeds = *over_seeds({0.012, -0.004, 0.009, 0.015, 0.001});
+  for (double variance : {0.0, 1e-7, 1e-5, 1e-3}) {
+    const Estimate rows = over_rows(seeds.value, variance), both = over_both(seeds, rows);
+    EXPECT_LE(both.interval.low, std::min(seeds.interval.low, rows.interval.low) + 1e-12);
+    EXPECT_GE(both.interval.high, std::max(seeds.interval.high, rows.interval.high) - 1e-12);
+    EXPECT_NEAR(sum_two_sided(both.interval.high - both.value, seeds, rows), 0.05, 1e-9);
+    EXPECT_GE(both.p, std::max(seeds.p, rows.p) - 1e-12);
+  }
+  const Estimate certain = over_both(*over_seeds({0.25, 0.25}), over_rows(0.25, 0));
+  EXPECT_EQ(certain.p, 0);
+  EXPECT_FALSE(certain.holds_zero());
+}
+
+// What the test is for: where there is no difference, and the error of the rows is shared by all seeds, it errs in no more than its share of
+// samples, far out as well; asking the interval over seeds and the one over rows by themselves errs more often.
+TEST(Statistics, OverBothKeepsItsLevel) {
+  constexpr int kSamples = 20000, kSeeds = 5;
+  for (double share : {0.2, 0.5, 0.8, 1.0}) {  // of the variance of the mean, that of the seeds
+    int both_05 = 0, both_005 = 0, each_05 = 0;
+    for (int sample = 0; sample < kSamples; ++sample) {
+      Rng rng(11, static_cast<uint64_t>(sample));
+      const double of_rows = std::sqrt(1 - share) * rng.normal();
+      std::vector<double> differences;
+      for (int seed = 0; seed < kSeeds; ++seed) differences.push_back(of_rows + std::sqrt(share * kSeeds) * rng.normal());
+      const auto seeds = *over_seeds(differences);
+      const auto rows = over_rows(seeds.value, 1 - share);
+      const double p = sum_two_sided(seeds.value, seeds, rows);
+      both_05 += p < 0.05, both_005 += p < 0.005;
+      each_05 += seeds.p < 0.05 && rows.p < 0.05;
+    }
+    EXPECT_LE(both_05, 0.055 * kSamples) << share;
+    EXPECT_LE(both_005, 0.007 * kSamples) << share;
+    EXPECT_GE(both_05, 0.025 * kSamples) << share;
+    if (share == 0.5) EXPECT_GE(each_05, 0.075 * kSamples);
+  }
+}
+
 TEST(Statistics, HolmByHand) {
   // Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2, 0.5 * 1, made to rise.
   EXPECT_EQ(holm({0.03, 0.01, 0.5, 0.02}), (std::vector<double>{0.06, 0.04, 0.5, 0.06}));
@@ -119,30 +175,44 @@ TEST(Statistics, VarianceByGroupsIsTheSpreadOverSamplesOfUsers) {
   EXPECT_LT(std::sqrt(by_rows) / spread, 0.7);
 }
 
-TEST(Statistics, ADifferenceIsRealOnlyWhereBothIntervalsAndHolmSaySo) {
-  auto comparison = [](double value, double low, double high, double p_seeds, double p_rows) {
+TEST(Statistics, ADifferenceIsRealWhereSeedsAndRowsTogetherAndHolmSaySo) {
+  auto comparison = [](std::vector<double> by_seed, double error_of_rows) {
     Comparison c;
-    c.difference = value;
-    c.seeds = Estimate{value, {low, high}, p_seeds};
-    c.rows = Estimate{value, {low, high}, p_rows};
+    c.seeds = over_seeds(by_seed);
+    c.difference = c.seeds->value;
+    c.rows = over_rows(c.difference, error_of_rows * error_of_rows);
     return c;
   };
-  std::vector<Comparison> all = {comparison(0.01, 0.005, 0.015, 0.001, 0.001), comparison(-0.01, -0.015, -0.005, 0.002, 0.002),
-                                 comparison(0.01, 0.001, 0.019, 0.03, 0.001),  // not after Holm: 0.03 * 2
-                                 comparison(0.01, -0.001, 0.021, 0.07, 0.001)};
+  const std::vector<double> gain = {0.0101, 0.0099, 0.0102, 0.0098, 0.01}, loss = {-0.0101, -0.0099, -0.0102, -0.0098, -0.01},
+                            spread = {0.005, 0.015, 0.012, 0.008, 0.01};
+  std::vector<Comparison> all = {comparison(gain, 0.001), comparison(loss, 0.001), comparison(gain, 0.006), comparison(spread, 0.004),
+                                 comparison(spread, 0.005)};
   Comparison one_seed;
-  one_seed.rows = Estimate{0.01, {0.005, 0.015}, 0.001};
+  one_seed.rows = over_rows(0.01, 1e-6);
   all.push_back(one_seed);
   std::vector<Comparison*> family;
   for (auto& c : all) family.push_back(&c);
   judge(family);
   EXPECT_EQ(all[0].verdict, Comparison::Verdict::Better);
   EXPECT_EQ(all[1].verdict, Comparison::Verdict::Worse);
-  EXPECT_EQ(all[2].verdict, Comparison::Verdict::Tie);
-  EXPECT_NEAR(*all[2].holm_seeds, 0.06, 1e-15);
+  EXPECT_EQ(all[2].verdict, Comparison::Verdict::Tie);  // rows alone say so
+  EXPECT_TRUE(all[2].rows->holds_zero());
+  // Each alone excludes 0, and 0.05 after Holm's correction would not be passed by either; together they do not exclude it.
+  EXPECT_FALSE(all[4].seeds->holds_zero());
+  EXPECT_FALSE(all[4].rows->holds_zero());
+  EXPECT_TRUE(all[4].both->holds_zero());
+  EXPECT_EQ(all[4].verdict, Comparison::Verdict::Tie);
+  // Alone it would be called; not as one of five.
+  EXPECT_LT(all[3].both->p, 0.05);
+  EXPECT_GE(*all[3].holm, 0.05);
   EXPECT_EQ(all[3].verdict, Comparison::Verdict::Tie);
-  EXPECT_EQ(all[4].verdict, Comparison::Verdict::Undecided);
-  EXPECT_EQ(all[0].family, 5);
+  EXPECT_EQ(all[5].verdict, Comparison::Verdict::Undecided);
+  EXPECT_FALSE(all[5].both);
+  EXPECT_EQ(all[0].family, 6);
+  std::vector<double> p;
+  for (size_t i = 0; i < 5; ++i) p.push_back(all[i].both->p);
+  const auto adjusted = holm(p);
+  for (size_t i = 0; i < 5; ++i) EXPECT_EQ(*all[i].holm, adjusted[i]);
 }
 
 }  // namespace

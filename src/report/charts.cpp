@@ -120,7 +120,7 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
   for (const auto& entry : entries) {
     labels.push_back(shorten(entry.label, kLabelMost, kTickFont));
     range.add(entry.difference);
-    for (const auto& interval : {entry.upper, entry.lower})
+    for (const auto& interval : {entry.upper, entry.lower, entry.both})
       if (interval) range.add(interval->low), range.add(interval->high);
   }
   if (entries.empty()) return nothing_to_draw(title);
@@ -133,10 +133,13 @@ std::string difference_chart(const ChartTitle& title, const std::string& axis, c
   const auto ticks = ticks_of(x, range, 8);
   svg.x_axis(x, ticks, tick_labels(ticks), kTop, bottom);
   svg.text((left + right) / 2, bottom + 30, axis, "tick", "middle");
+  const auto row_y = [&](size_t i) { return kTop + kRow * (static_cast<double>(i) + 0.5); };
+  for (size_t i = 0; i < entries.size(); ++i)
+    if (const auto& both = entries[i].both) svg.rect(x(both->low), row_y(i) - 2 * kApart, x(both->high) - x(both->low), 4 * kApart, "#e3e8ec");
   svg.line(x(0), kTop - 4, x(0), bottom, "zero");
   for (size_t i = 0; i < entries.size(); ++i) {
     const auto& entry = entries[i];
-    const double y = kTop + kRow * (static_cast<double>(i) + 0.5);
+    const double y = row_y(i);
     svg.text(left - 8, y + 4, labels[i], "tick", "end");
     if (entry.upper) svg.run_bar(x(entry.upper->low), x(entry.upper->high), y - kApart, entry.style);
     if (entry.lower) svg.run_bar(x(entry.lower->low), x(entry.lower->high), y + kApart, entry.style, true);

@@ -35,12 +35,13 @@ struct MeanEntry {
 };
 std::string mean_chart(const ChartTitle& title, const std::string& axis, const std::vector<MeanEntry>& entries);
 
-// Differences against the line at 0, each with two intervals: the upper with a filled marker, the lower hollow and dashed.
+// Differences against the line at 0, each with two intervals: the upper with a filled marker, the lower hollow and dashed; behind them a grey
+// band over both.
 struct DifferenceEntry {
   std::string label, verdict;
   RunStyle style;
   double difference = 0;
-  std::optional<Interval> upper, lower;
+  std::optional<Interval> upper, lower, both;
 };
 std::string difference_chart(const ChartTitle& title, const std::string& axis, const std::vector<DifferenceEntry>& entries);
 
