@@ -103,7 +103,7 @@ class Aitm : public HeadedModel {
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
-    const Targets path = path_targets(targets, spec_.tasks);
+    const Targets path = path_targets(targets, spec_.tasks, spec_.labels.known);
     LossTerms terms;
     at::Tensor shares = masked_mean(bce(output.logits, path.labels), path.weight);  // [K]
     terms.values = shares.detach();

@@ -57,7 +57,7 @@ class Dcmt : public EntireSpaceModel {
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
-    const Targets path = path_targets(targets, spec_.tasks);
+    const Targets path = path_targets(targets, spec_.tasks, spec_.labels.known);
     if (conversions() == 0) return path_loss(output.logits, path, 1, {});
     at::Tensor impressions = of_conversions(path.weight), label = of_conversions(path.labels);
     at::Tensor clicked = (of_conversions(targets.weight) > 0).to(impressions.scalar_type());

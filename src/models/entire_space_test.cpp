@@ -92,6 +92,41 @@ TEST(Paths, LabelsThatAreMissingAtRandomMoveNoLoss) {
   EXPECT_EQ(none.weight[2].sum().item<double>(), 0);
 }
 
+// Nor in batches that see one label or none of those that came as far: over many of them the means have the rates of all labels.
+TEST(Paths, FewLabelsABatchMoveNoLossWhereTheirShareIsKnown) {
+  at::manual_seed(3);
+  const int64_t batches = 20000, rows = 40;
+  const std::vector<TaskInfo> tasks = {{"click", -1}, {"cart", 0}, {"pay", 1}};
+  auto drawn = [&](double share) { return (at::rand({rows}, at::kDouble) < share).to(at::kDouble); };
+  at::Tensor rate = at::zeros({3}, at::kDouble), without = at::zeros({3}, at::kDouble), used = at::zeros({3}, at::kDouble), came = at::zeros({3}, at::kDouble);
+  for (int64_t b = 0; b < batches; ++b) {
+    const at::Tensor click = drawn(0.3), cart = click * drawn(0.4), pay = cart * drawn(0.5), every = at::ones_like(click);
+    const Targets part{at::stack({click, cart, pay}), at::stack({every, click * drawn(0.15), cart * drawn(0.6)})};
+    const Targets paths = path_targets(part, tasks, {1, 0.15, 0.6}), dropped = path_targets(part, tasks);
+    rate += masked_mean(paths.labels, paths.weight) / batches;
+    without += masked_mean(dropped.labels, dropped.weight);
+    used += (dropped.weight.sum(1) > 0).to(at::kDouble);
+    came[2] += ((paths.labels[1] * paths.weight[2]).sum() / paths.weight[2].sum()) / batches;
+  }
+  without /= used;
+  EXPECT_NEAR(rate[1].item<double>(), 0.12, 0.003);
+  EXPECT_NEAR(rate[2].item<double>(), 0.06, 0.003);
+  EXPECT_NEAR(came[2].item<double>(), 0.12, 0.003);  // the weight of those that came to the cart
+  EXPECT_LT(without[2].item<double>(), 0.055);       // what it mends
+  // Known to the last one: the same to the bit, told or not.
+  const at::Tensor click = drawn(0.3), cart = click * drawn(0.4), pay = cart * drawn(0.5);
+  const Targets all{at::stack({click, cart, pay}), at::stack({at::ones_like(click), click, cart})};
+  EXPECT_TRUE(at::equal(path_targets(all, tasks, {1, 1, 1}).weight, path_targets(all, tasks).weight));
+  // Never known: nothing is said of it.
+  const Targets none{all.labels, at::stack({at::ones_like(click), click * 0, cart * 0})};
+  EXPECT_EQ(path_targets(none, tasks, {1, 0, 0}).weight[1].sum().item<double>(), 0);
+  // Every row came as far: the known ones are the mean.
+  const Targets clicks{at::ones({1, 4}, at::kDouble).expand({2, 4}), at::tensor({1., 1., 1., 1., 0., 1., 0., 0.}).view({2, 4})};
+  const Targets of_clicks = path_targets(clicks, {{"click", -1}, {"pay", 0}}, {1, 0.3});
+  EXPECT_EQ(masked_mean(of_clicks.labels, of_clicks.weight)[1].item<double>(), 1);
+  EXPECT_TRUE(of_clicks.weight.isfinite().all().item<bool>());
+}
+
 // A task that a batch says nothing of has no loss: balancing would take what is left for its gradient.
 TEST(Aitm, WithoutAKnownPathThereIsNoExcess) {
   auto made = make("{name: aitm, constraint: 0.5}");

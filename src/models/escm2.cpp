@@ -67,7 +67,7 @@ class Escm2 : public EntireSpaceModel {
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
-    const Targets path = path_targets(targets, spec_.tasks);
+    const Targets path = path_targets(targets, spec_.tasks, spec_.labels.known);
     if (conversions() == 0) return path_loss(output.logits, path, 1, {});
     at::Tensor observed = (of_conversions(targets.weight) > 0).to(output.logits.scalar_type()), impressions = of_conversions(path.weight);
     at::Tensor error = bce(of_conversions(output.logits), of_conversions(path.labels));

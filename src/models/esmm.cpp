@@ -33,7 +33,7 @@ class Esmm : public EntireSpaceModel {
   }
 
   LossTerms loss(const ModelOutput& output, const Targets& targets) const override {
-    return path_loss(output.logits, path_targets(targets, spec_.tasks), 1, {});
+    return path_loss(output.logits, path_targets(targets, spec_.tasks, spec_.labels.known), 1, {});
   }
 };
 

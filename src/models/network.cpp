@@ -40,6 +40,7 @@ ModelSpec make_spec(const RunConfig& config, const DatasetInfo& info, LabelStati
   spec.labels.similarity = labels.similarity.defined() ? labels.similarity : at::zeros({tasks, tasks});
   spec.labels.rows = labels.rows.defined() ? labels.rows : at::zeros({tasks, tasks});
   spec.labels.rarer = labels.rarer.defined() ? labels.rarer : at::zeros({tasks});
+  spec.labels.known = std::move(labels.known);
   return spec;
 }
 

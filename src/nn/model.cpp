@@ -30,7 +30,7 @@ Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype) {
   return {labels.to(dtype), weight.to(dtype)};
 }
 
-Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks) {
+Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks, const std::vector<double>& known) {
   std::vector<at::Tensor> labels, weights;
   for (size_t t = 0; t < tasks.size(); ++t) {
     at::Tensor weight = targets.weight[static_cast<int64_t>(t)], label = targets.labels[static_cast<int64_t>(t)] * (weight > 0);
@@ -39,7 +39,17 @@ Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks)
       // stand for all. Their share is that of the batch, and 1 to the bit where every label is known.
       const at::Tensor came = weights[parent] * (labels[parent] != 0), seen = came * (weight > 0), of_seen = seen.sum(), of_came = came.sum();
       const at::Tensor broke_off = weights[parent] * (labels[parent] == 0);
-      weight = at::where(of_seen > 0, broke_off + seen * (of_came / of_seen), at::where(of_came > 0, 0, broke_off));
+      at::Tensor stand_for = of_came, without_seen = at::where(of_came > 0, 0, broke_off);
+      if (const double share = known.empty() ? 0 : known[t]; share > 0 && share < 1) {
+        // One of the n rows that came this far has its label with probability 1 - (1 - share)^n. In these batches they get the share of the mean
+        // that is theirs, over that probability; in the others they get none.
+        const at::Tensor of_all = weights[parent].sum(), any = 1 - at::pow(1 - share, (came > 0).sum().to(at::kDouble));
+        const at::Tensor theirs = at::clamp_max(of_came / (of_all * any.clamp_min(1e-12)), 1 - 1e-6).to(of_came.scalar_type());
+        stand_for = at::where(any < 1, (of_all - of_came) * theirs / (1 - theirs), of_came);
+        stand_for = at::where(stand_for > 0, stand_for, of_came);  // every row came this far
+        without_seen = broke_off;
+      }
+      weight = at::where(of_seen > 0, broke_off + seen * (stand_for / of_seen), without_seen);
       label = label * (weight > 0);
     }
     labels.push_back(label);

@@ -24,6 +24,8 @@ struct LabelStatistics {
   at::Tensor similarity;  // [K,K]: correlation of the tasks' labels over the rows where both are observed
   at::Tensor rows;        // [K,K]: rows where both are observed
   at::Tensor rarer;       // [K]: observed rows of the rarer of the two labels
+  // [K]: of the rows where the event before happened, the share whose own label is known; 1 for roots. Empty: unknown.
+  std::vector<double> known = {};
 };
 
 // What a model is built for.
@@ -86,8 +88,10 @@ Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype = a
 
 // Targets of whole paths, over all impressions: label 1 where a task's event and every event before it happened; weight 0 where that is
 // unknown (no label although the event before happened). The known ones of the rows that came to the event before count for all of these:
-// else every missing label would make the path look rarer. That supposes that labels are missing at random there.
-Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks);
+// else every missing label would make the path look rarer. That supposes that labels are missing at random there. Where a batch has such rows
+// and none of their labels, only the others count; with `known` (LabelStatistics) batches that have one make up for it, so that over many
+// batches each kind of row has its share of the means; without it such a batch says nothing of the path.
+Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks, const std::vector<double>& known = {});
 
 // Probability of the whole path to each task: the product of sigmoid(logits) along the chain of `after` events. [K,B] -> [K,B]
 at::Tensor path_probabilities(const at::Tensor& probabilities, const std::vector<TaskInfo>& tasks);

@@ -7,6 +7,8 @@ namespace ektm {
 
 bool needs_label_statistics(const RunConfig& config) {
   auto is = [&](const char* key, const char* value) { return config.model[key] && config.model[key].as<std::string>() == value; };
+  for (const char* of_paths : {"esmm", "escm2_ipw", "escm2_dr", "dcmt", "aitm"})
+    if (is("name", of_paths)) return true;
   return is("similarity", "label") || (is("transmit", "mix") && is("mix_start", "labels"));
 }
 
@@ -34,7 +36,10 @@ LabelStatistics label_statistics(const Dataset& train, LoaderConfig loader_confi
           c.both += label[i] && label[j];
         }
     }
-  LabelStatistics result{at::eye(count), at::zeros({count, count}), at::zeros({count})};
+  LabelStatistics result{at::eye(count), at::zeros({count, count}), at::zeros({count}), std::vector<double>(count, 1.0)};
+  for (int64_t t = 0; t < count; ++t)
+    if (const int32_t parent = train.info().tasks[t].parent; parent >= 0)
+      if (const double came = counts[parent * count + parent].first; came > 0) result.known[t] = counts[parent * count + t].first / came;
   for (int64_t i = 0; i < count; ++i)
     for (int64_t j = 0; j < count; ++j) {
       const Counts& c = counts[i * count + j];

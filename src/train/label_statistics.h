@@ -1,5 +1,5 @@
 #pragma once
-// What EKTM is told of the labels of the training split.
+// What models are told of the labels of the training split.
 #include "data/dataset.h"
 #include "models/run_config.h"
 #include "nn/model.h"
