@@ -20,7 +20,7 @@ MODELS = {"aitm": aitm, "esmm": esmm, "escm2_ipw": escm2, "escm2_dr": escm2, "dc
           "cross_distil": cross_distil, "mkt": mkt}
 EMBEDDING = "embedding.weights"
 MIX = tuple(f"transmitter.mix.{name}" for name in ("start", "coefficients", "information", "response", "scale", "batches"))
-BUFFERS = ("router.label_similarity", "serve.enhanced", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
+BUFFERS = ("router.label_similarity", "serve.enhanced", "serve.shift", *MIX, ".running_mean", ".running_variance")  # ends of the names of what is saved, not trained
 
 
 def inputs(config, info, weights, batch):
@@ -81,10 +81,13 @@ def gradients(config, info, weights, batch):
 def buffers(config, info, weights, batch):
     """What a training batch makes of the running statistics, by name."""
     result = {}
-    if MIX[0] in weights:
+    if MIX[0] in weights or "serve.shift" in weights:
         with rounded_products(config["precision"] == "bf16"):
             output = forward(config, info, weights, batch)
+    if MIX[0] in weights:
         result = ektm.observed(output, batch, weights, config["model"], info["tasks"])
+    if "serve.shift" in weights:
+        result = result | ektm.followed(output, batch, weights, info["tasks"])
     backbone_config = config["model"].get("backbone", config["model"])
     backbone = BACKBONES.get(backbone_config["name"])
     if not hasattr(backbone, "buffers"):

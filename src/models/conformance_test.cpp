@@ -232,6 +232,39 @@ TEST(Ektm, FocalLossOfSureRowsHasAFiniteGradient) {
     if (entry.trainable && entry.tensor.grad().defined()) EXPECT_TRUE(at::isfinite(entry.tensor.grad()).all().item<bool>()) << entry.name;
 }
 
+// The enhanced head may say who converts, not how many: outside training it predicts as many events as the base head, in the same order.
+TEST(Ektm, ServedEnhancedHeadsPredictAsManyEventsAsBaseHeads) {
+  const DatasetInfo info = toy_info("parallel");
+  ParameterStore store(3, at::kFloat);
+  ModelSpec spec;
+  spec.tasks = info.tasks;
+  spec.features = 6;
+  spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
+  const int64_t tasks = static_cast<int64_t>(info.tasks.size()), rows = 512;
+  spec.task_weights.assign(info.tasks.size(), 1.0);
+  const RunConfig config = config_for("{name: ektm, serve: enhanced}");
+  auto model = find_model("ektm", "test").make(config.model, spec, store);
+  store.flatten();
+  for (const auto& entry : store.entries())
+    if (entry.name == "enhanced.bias") entry.tensor.detach().fill_(-0.7);  // as a mix that weighs more than 1 would have it
+  const Targets targets = make_targets(toy_batch(info, rows, 1), tasks, at::kFloat);
+  Context training, serving;
+  training.training = true;
+  at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({1, rows, spec.features});
+  auto events = [&](const at::Tensor& logits) { return (at::sigmoid(logits) * targets.weight.slice(0, 1)).sum(1); };
+  const ModelOutput before = model->forward(x, training);
+  EXPECT_TRUE(at::equal(before.enhanced_logits, model->forward(x, serving).enhanced_logits));
+  const at::Tensor wanted = events(before.base_logits.slice(0, 1));
+  EXPECT_TRUE((events(before.enhanced_logits) < 0.8 * wanted).all().item<bool>());
+  for (int step = 0; step < 400; ++step) model->observe(before, targets, /*first_pass=*/false);
+  EXPECT_TRUE(at::equal(before.enhanced_logits, model->forward(x, training).enhanced_logits));
+  const ModelOutput served = model->forward(x, serving);
+  EXPECT_TRUE(at::allclose(events(served.enhanced_logits), wanted, 1e-3)) << events(served.enhanced_logits) << wanted;
+  EXPECT_TRUE(at::allclose(served.enhanced_logits - before.enhanced_logits, at::full_like(served.enhanced_logits, 0.7), 1e-3, 1e-3));
+  EXPECT_TRUE(at::equal(served.logits.slice(0, 1), served.enhanced_logits));
+}
+
 TEST(Zoo, UnknownModelNamesTheNearest) {
   try {
     find_model("mmeo", "config.yaml");

@@ -10,12 +10,14 @@
 //   mixing       a [T,K]: what task i takes of each task's own logit, u_j = w_j f_j: a regression of its label on them, fitted on rows of the
 //                first pass before they are trained on (nn/online_regression.h); mix_own <= a_ii <= 1, -1 <= a_ij <= 1
 //   heads        base p_i = sigmoid(u_i + b_i),  enhanced q_i = sigmoid(sum_j a_ij u_j + b_i + v_i t_i + c_i); served is q_i, or
-//                p_i where it has the higher AUC on the validation split (serve: enhanced: always q_i)
+//                p_i where it has the higher AUC on the validation split (serve: enhanced: always q_i). Outside training q_i's logit has a
+//                shift e_i besides, with which it predicts as many events of the last training batches as p_i
 //   loss         sum_roots a_r BCE(p_r) + sum_i a_i ( mean_m BCE(p_i) + lambda * mean_m hard_i BCE(q_i) ) / (1 + lambda)
 //                hard_i = 1 + alpha |y_i - sg(p_i)|^gamma, divided by its mean over the observed rows of the same label (hard_balance):
 //                without that, rare positives gain weight as a class and the served probabilities are too high
 //
 // Everything is batched over the tasks. x [G,B,D] -> logits [K,B].
+#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include <cmath>
@@ -146,6 +148,7 @@ class Ektm : public Model {
     enhanced_weight_ = store.add("enhanced.weight", {count, enhanced_width, 1}, residual() ? Init::Zero : Init::Xavier);
     enhanced_bias_ = store.add("enhanced.bias", {count, 1, 1}, Init::Zero);
     if (config_.enhanced && config_.serve == "validated") head_choice_ = store.add_buffer("serve.enhanced", at::ones({all}));
+    if (config_.enhanced) shift_ = store.add_buffer("serve.shift", at::zeros({count}));
   }
 
   at::Tensor head_choice() const override { return head_choice_; }
@@ -191,6 +194,7 @@ class Ektm : public Model {
       if (context.diagnose && mix) output.diagnostics.emplace_back("mix", mix_->coefficients());
       enhanced = enhanced + (mix ? mixed(output.base_logits) : own_logits(select(output.base_logits, 0))) + enhanced_bias_.squeeze(2);
     }
+    if (shift_.defined() && !context.training) enhanced = enhanced + shift_.unsqueeze(1);
     const at::Tensor served = head_choice_.defined() ? at::where(select(head_choice_, 0).unsqueeze(1) > 0, enhanced, select(output.base_logits, 0)) : enhanced;
     output.logits = roots_.empty() ? served : output.base_logits.index_copy(0, at::tensor(conversions_), served);
     if (!config_.enhanced) {
@@ -200,8 +204,9 @@ class Ektm : public Model {
     return output;
   }
 
-  void observe(const ModelOutput& output, const Targets& targets) override {
-    if (!mix_) return;
+  void observe(const ModelOutput& output, const Targets& targets, bool first_pass) override {
+    if (shift_.defined()) follow(output, targets);
+    if (!mix_ || !first_pass) return;
     const at::Tensor& base = config_.enhanced ? output.base_logits : output.extra.at(0).second;
     mix_->observe(output.enhanced_logits.detach(), (base - base_bias_.squeeze(2)).detach(), select(targets.labels, 0), select(targets.weight, 0));
   }
@@ -239,6 +244,17 @@ class Ektm : public Model {
   }
 
  private:
+  // Moves the shift of the served enhanced logits a little towards where they predict as many events of the batch as the base logits: one step of Newton's
+  // method. The mix moves the logits without a gradient, and a bias that learns with a falling learning rate falls behind it.
+  void follow(const ModelOutput& output, const Targets& targets) {
+    at::AutoGradMode no_grad(false);
+    constexpr double kPart = 0.02;
+    const at::Tensor weight = select(targets.weight, 0), p = at::sigmoid(select(output.base_logits, 0)), q = at::sigmoid(output.enhanced_logits + shift_.unsqueeze(1));
+    const at::Tensor slope = (weight * q * (1 - q)).sum(1);
+    const at::Tensor step = ((weight * (p - q)).sum(1) / slope.clamp_min(1e-12)).clamp(-1, 1);
+    shift_.add_(at::where(slope > 0, kPart * step, at::zeros_like(step)));
+  }
+
   // The CVR tasks' part of a tensor whose first dimension is all tasks; a view where they lie side by side.
   at::Tensor select(const at::Tensor& all, int64_t dimension) const {
     const int64_t count = static_cast<int64_t>(conversions_.size());
@@ -319,6 +335,7 @@ class Ektm : public Model {
   at::Tensor base_weight_, base_bias_;          // [K,d,1], [K,1,1]
   at::Tensor enhanced_weight_, enhanced_bias_;  // [T,d or 2d,1], [T,1,1]
   at::Tensor head_choice_;                      // [K]
+  at::Tensor shift_;                            // [T]
   std::optional<OnlineRegression> mix_;
   at::Tensor own_;                              // [T,K] bool: the task itself
   std::vector<BatchedMlp> mlp_;                 // 0 or 1 of each

@@ -68,8 +68,8 @@ class Model {
   // Default: sum_t task_weight_t * masked mean of BCE(logits_t).
   virtual LossTerms loss(const ModelOutput& output, const Targets& targets) const;
 
-  // What a model learns from a training batch other than by gradients. Called between its loss and its step, on rows that no step has seen before.
-  virtual void observe(const ModelOutput&, const Targets&) {}
+  // What a model learns from a training batch other than by gradients. Called between its loss and its step. first_pass: no step has seen its rows before.
+  virtual void observe(const ModelOutput&, const Targets&, bool /*first_pass*/) {}
 
   // EKTM that serves each task's better head: a buffer [K], 1: the enhanced head (at first), 0: the base head. Filled after training, by
   // what the validation split says. Undefined where nothing is to be chosen.

@@ -40,7 +40,7 @@ LossTerms Stepper::step(const Batch& batch, bool first_pass) {
     const Targets targets = make_targets(batch, static_cast<int64_t>(network_.info().tasks.size()));
     loss = network_.model().loss(pass.output, targets);
     check_finite(loss);
-    if (first_pass) network_.model().observe(pass.output, targets);
+    network_.model().observe(pass.output, targets, first_pass);
   }
   {
     EKTM_PROFILE("backward");
