@@ -142,7 +142,7 @@ def observed(output, batch, weights, config, tasks):
 
 
 def followed(output, batch, weights, tasks):
-    """The shift of the served enhanced logits after a batch: a fiftieth of a Newton step, of 1 at most, towards where they predict as many events as the base heads."""
+    """The shift of the served enhanced logits after a batch: a tenth of a Newton step, of 1 at most, towards where they predict as many events as the base heads."""
     _, conversions = roots_and_conversions(tasks)
     shift = weights["serve.shift"].double().clone()
     for i, own in enumerate(conversions):
@@ -150,7 +150,7 @@ def followed(output, batch, weights, tasks):
         base, enhanced = torch.sigmoid(output["base_logits"][own].double()), torch.sigmoid(output["enhanced_logits"][i].double() + shift[i])
         slope = float((weight * enhanced * (1 - enhanced)).sum())
         if slope > 0:
-            shift[i] += min(max(float((weight * (base - enhanced)).sum()) / slope, -1.0), 1.0) / 50
+            shift[i] += min(max(float((weight * (base - enhanced)).sum()) / slope, -1.0), 1.0) / 10
     return {"serve.shift": shift.to(weights["head.bias"].dtype)}
 
 

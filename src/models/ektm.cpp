@@ -248,7 +248,7 @@ class Ektm : public Model {
   // method. The mix moves the logits without a gradient, and a bias that learns with a falling learning rate falls behind it.
   void follow(const ModelOutput& output, const Targets& targets) {
     at::AutoGradMode no_grad(false);
-    constexpr double kPart = 0.02;
+    constexpr double kPart = 0.1;
     const at::Tensor weight = select(targets.weight, 0), p = at::sigmoid(select(output.base_logits, 0)), q = at::sigmoid(output.enhanced_logits + shift_.unsqueeze(1));
     const at::Tensor slope = (weight * q * (1 - q)).sum(1);
     const at::Tensor step = ((weight * (p - q)).sum(1) / slope.clamp_min(1e-12)).clamp(-1, 1);
