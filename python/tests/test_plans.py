@@ -21,14 +21,12 @@ def simulated(plan):
 
 
 def scaled_down(plan):
-    """The same data sets with few rows or steps, two baselines and an EKTM (or three rows of an ablation), one seed, one trial."""
-    names = [model["name"] for model in plan["models"]]
-    first = next((model["name"] for model in plan["models"] if model.get("baseline") in names[:2]), names[2])
-    plan["models"] = [model for model in plan["models"] if model["name"] in (*names[:2], first)]
+    """The same data sets with few rows or steps, one seed, one trial. Where models stand over several baselines, two of these and one over each."""
+    over = {model["baseline"]: model["name"] for model in plan["models"] if "baseline" in model}
+    if len(over) > 1:
+        some = dict(list(over.items())[:2])
+        plan["models"] = [model for model in plan["models"] if model["name"] in (*some, *some.values())]
     kept = [model["name"] for model in plan["models"]]
-    for model in plan["models"]:
-        if model.get("baseline") not in (None, *kept):
-            del model["baseline"]
     for dataset in plan["datasets"]:
         if "simulate" in dataset:
             dataset["simulate"] |= {"rows": 20000}

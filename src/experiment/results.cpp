@@ -279,12 +279,12 @@ void judge(std::vector<Comparison*> family) {
   std::vector<Comparison*> judged;
   std::vector<double> p;
   for (Comparison* c : family) {
-    c->family = static_cast<int64_t>(family.size());
     if (!c->seeds || !c->rows) continue;
     c->both = over_both(*c->seeds, *c->rows);
     judged.push_back(c), p.push_back(c->both->p);
   }
   const auto adjusted = holm(p);
+  for (Comparison* c : family) c->family = static_cast<int64_t>(judged.size());
   for (size_t i = 0; i < judged.size(); ++i) {
     Comparison& c = *judged[i];
     c.holm = adjusted[i];

@@ -13,15 +13,15 @@ namespace {
 constexpr double kTail = 0.05;  // both ends of a 95 % interval
 
 // An error is normal with a variance that is drawn: error² * degrees / chi² for Student's. The variances and their weights, which sum to 1, of
-// the trapezoidal rule over log chi: the integrand is smooth and falls off fast on both sides, so the rule is exact to rounding.
+// the trapezoidal rule over log chi: the integrand is smooth and falls off fast on both sides, so with steps that are small beside its width
+// the rule is exact to rounding.
 std::vector<std::pair<double, double>> variances(const Estimate& estimate) {
   const double square = estimate.error * estimate.error;
   if (!estimate.degrees || square == 0) return {{square, 1.0}};
-  constexpr double kStep = 0.1;
-  const double degrees = static_cast<double>(*estimate.degrees);
+  const double degrees = static_cast<double>(*estimate.degrees), step = std::min(0.1, 0.4 / std::sqrt(degrees));
   std::vector<std::pair<double, double>> result;
   double sum = 0;
-  for (double at = -37 / degrees; at < std::log(std::sqrt(degrees) + 9); at += kStep) {
+  for (double at = -37 / degrees; at < std::log(std::sqrt(degrees) + 9); at += step) {
     const double chi_square = std::exp(2 * at), weight = std::exp(degrees * at - chi_square / 2 - degrees / 2 * (std::log(degrees) - 1));
     result.emplace_back(square * degrees / chi_square, weight);
     sum += weight;

@@ -39,7 +39,7 @@ double sum_two_sided(double distance, const Estimate& a, const Estimate& b);
 // For new draws of both at once, say of seeds and of users: the errors of the two add up. The value is that of `a`. The interval is never
 // narrower than that of `a` or `b`, and errs, as that of Behrens and Fisher does, in at most 5 % of cases, often less. Adding the variances
 // with Welch's and Satterthwaite's degrees of freedom instead errs too often far out, where Holm's correction looks: with five seeds in up to
-// .7 % of cases at p < .0025, with three in up to 1.6 %.
+// .7 % of cases at p < .0025, with three in up to 2.1 %.
 Estimate over_both(const Estimate& a, const Estimate& b);
 
 // Holm's step-down: p-values adjusted for their number, in the order given. Rejecting those below a level errs in any of them with at

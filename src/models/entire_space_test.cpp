@@ -1,4 +1,5 @@
 // Losses of the ESMM family and of AITM on numbers that are small enough to follow.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -125,6 +126,35 @@ TEST(Paths, FewLabelsABatchMoveNoLossWhereTheirShareIsKnown) {
   const Targets of_clicks = path_targets(clicks, {{"click", -1}, {"pay", 0}}, {1, 0.3});
   EXPECT_EQ(masked_mean(of_clicks.labels, of_clicks.weight)[1].item<double>(), 1);
   EXPECT_TRUE(of_clicks.weight.isfinite().all().item<bool>());
+}
+
+// Below that share a batch's labels of a conversion cannot stand for all that are missing: no row weighs more than nine times all others.
+TEST(Paths, FewerThanOneLabelABatchHaveABoundedWeight) {
+  const at::Tensor click = at::tensor({1., 1., 1., 0., 0., 0., 0., 0.}), pay = at::tensor({1., 0., 0., 0., 0., 0., 0., 0.});
+  const Targets targets{at::stack({click, pay}), at::stack({at::ones_like(click), at::tensor({1., 0., 0., 0., 0., 0., 0., 0.})})};
+  const Targets path = path_targets(targets, {{"click", -1}, {"pay", 0}}, {1, 0.001});
+  EXPECT_NEAR(path.weight[1][0].item<double>(), 9 * 5, 1e-9);
+  EXPECT_NEAR(path.weight[1].sum().item<double>(), 50, 1e-9);
+}
+
+// Each of these models is told the share of known labels: a batch without a known label then still says that the rows without a click have no conversion.
+TEST(Paths, ModelsUseTheShareOfKnownLabels) {
+  const DatasetInfo info = toy_info("one");
+  Batch batch = toy_batch(info, 32, 1);
+  for (int64_t b = 0; b < batch.rows; ++b) batch.observed[b * 2 + 1] = 0;
+  for (const char* name : {"esmm", "escm2_ipw", "escm2_dr", "dcmt", "aitm"}) {
+    auto path_loss = [&](std::vector<double> known) {
+      LabelStatistics labels;
+      labels.known = std::move(known);
+      Network network(parse_run_config(parse_yaml(fmt::format("model: {{name: {}}}", name), "test"), "test", {}), info, labels);
+      Context context;
+      const LossTerms terms = network.model().loss(network.forward(batch, context).output, make_targets(batch, 2));
+      return terms.task_losses[1].item<double>();
+    };
+    EXPECT_GT(path_loss({1, 0.5}), 0.01) << name;
+    EXPECT_EQ(path_loss({1, 1}), 0) << name;
+    EXPECT_EQ(path_loss({}), 0) << name;
+  }
 }
 
 // A task that a batch says nothing of has no loss: balancing would take what is left for its gradient.

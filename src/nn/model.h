@@ -90,7 +90,8 @@ Targets make_targets(const Batch& batch, int64_t tasks, at::ScalarType dtype = a
 // unknown (no label although the event before happened). The known ones of the rows that came to the event before count for all of these:
 // else every missing label would make the path look rarer. That supposes that labels are missing at random there. Where a batch has such rows
 // and none of their labels, only the others count; with `known` (LabelStatistics) batches that have one make up for it, so that over many
-// batches each kind of row has its share of the means; without it such a batch says nothing of the path.
+// batches each kind of row has its share of the means. That needs about one known label a batch; with fewer the path still comes out too rare,
+// since in a batch they get nine times the weight of all others at most. Without `known` such a batch says nothing of the path.
 Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks, const std::vector<double>& known = {});
 
 // Probability of the whole path to each task: the product of sigmoid(logits) along the chain of `after` events. [K,B] -> [K,B]

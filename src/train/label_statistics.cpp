@@ -5,10 +5,11 @@
 
 namespace ektm {
 
-bool needs_label_statistics(const RunConfig& config) {
+bool needs_label_statistics(const RunConfig& config, const DatasetInfo& info) {
   auto is = [&](const char* key, const char* value) { return config.model[key] && config.model[key].as<std::string>() == value; };
-  for (const char* of_paths : {"esmm", "escm2_ipw", "escm2_dr", "dcmt", "aitm"})
-    if (is("name", of_paths)) return true;
+  if (std::any_of(info.tasks.begin(), info.tasks.end(), [](const TaskInfo& task) { return task.parent >= 0; }))
+    for (const char* of_paths : {"esmm", "escm2_ipw", "escm2_dr", "dcmt", "aitm"})
+      if (is("name", of_paths)) return true;
   return is("similarity", "label") || (is("transmit", "mix") && is("mix_start", "labels"));
 }
 

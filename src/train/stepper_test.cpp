@@ -119,21 +119,23 @@ TEST(Stepper, AnInfiniteNumberStopsBeforeAnyWeightChanged) {
   EXPECT_TRUE(at::equal(before, network.parameters().values()));
 }
 
-TEST(Stepper, WhatAModelObservesIsTheFirstPassOnly) {
+TEST(Stepper, TheMixObservesTheFirstPassOnlyTheServedShiftEveryStep) {
   const DatasetInfo info = toy_info("parallel");
   RunConfig config = config_for("{name: ektm, mix_prior: 1}");
   Network network(config, info);
   Stepper stepper(network, config, 4);
-  auto mix = [&] {
+  auto state = [&](const std::string& wanted) {
     for (const auto& [name, tensor] : network.state(false))
-      if (name == "transmitter.mix.coefficients") return tensor.clone();
+      if (name == wanted) return tensor.clone();
     return at::Tensor();
   };
-  const at::Tensor start = mix();
-  stepper.step(toy_batch(info, 64, 1), /*first_pass=*/false);
-  EXPECT_TRUE(at::equal(mix(), start));
+  const at::Tensor mix = state("transmitter.mix.coefficients"), shift = state("serve.shift");
+  EXPECT_TRUE(at::equal(shift, at::zeros_like(shift)));
+  for (int step = 0; step < 2; ++step) stepper.step(toy_batch(info, 64, 1), /*first_pass=*/false);  // at the first both heads say the same
+  EXPECT_TRUE(at::equal(state("transmitter.mix.coefficients"), mix));
+  EXPECT_TRUE((state("serve.shift") != 0).all().item<bool>());
   stepper.step(toy_batch(info, 64, 1), /*first_pass=*/true);
-  EXPECT_FALSE(at::equal(mix(), start));
+  EXPECT_FALSE(at::equal(state("transmitter.mix.coefficients"), mix));
 }
 
 TEST(Stepper, Bf16IsDeterministicAndNearFloat32) {

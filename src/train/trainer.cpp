@@ -46,7 +46,7 @@ class Trainer {
  public:
   Trainer(const RunConfig& config, const TrainOptions& options)
       : config_(config), options_(options), train_(open_dataset(config.data, "train")), valid_(open_dataset(config.data, "valid")),
-        network_(config, train_->info(), needs_label_statistics(config) ? label_statistics(*train_, loader_config(config, train_->info())) : LabelStatistics()) {
+        network_(config, train_->info(), needs_label_statistics(config, train_->info()) ? label_statistics(*train_, loader_config(config, train_->info())) : LabelStatistics()) {
     if (train_->rows() == 0) fail(ErrorKind::Data, config.data + ", split train", "found no rows; nothing can be trained.");
     if (valid_->rows() == 0)
       fail(ErrorKind::Data, config.data + ", split valid", "found no rows; the best model is chosen on the validation split. Prepare with --valid.");
