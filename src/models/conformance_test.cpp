@@ -208,20 +208,29 @@ std::string entry_name(const testing::TestParamInfo<Entry>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, Conformance, testing::ValuesIn(entries()), entry_name);
 
+// EKTM by itself, on 6 columns of features.
+struct LoneEktm {
+  DatasetInfo info = toy_info("parallel");
+  int64_t tasks = static_cast<int64_t>(info.tasks.size());
+  ModelSpec spec;
+  ParameterStore store{3, at::kFloat};
+  std::unique_ptr<Model> model;
+
+  explicit LoneEktm(const std::string& config) {
+    spec.tasks = info.tasks;
+    spec.features = 6;
+    spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
+    spec.task_weights.assign(info.tasks.size(), 1.0);
+    spec.labels = {at::zeros({tasks, tasks}), at::full({tasks, tasks}, 100), at::arange(1, tasks + 1) * 100};
+    model = find_model("ektm", "test").make(config_for(config).model, spec, store);
+    store.flatten();
+  }
+};
+
 // Where the enhanced head is sure, 1 - q is 0: its power has no finite gradient for gamma < 1.
 TEST(Ektm, FocalLossOfSureRowsHasAFiniteGradient) {
-  const DatasetInfo info = toy_info("parallel");
-  ParameterStore store(3, at::kFloat);
-  ModelSpec spec;
-  spec.tasks = info.tasks;
-  spec.features = 6;
-  spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
-  const int64_t tasks = static_cast<int64_t>(info.tasks.size());
-  spec.task_weights.assign(info.tasks.size(), 1.0);
-  spec.labels = {at::zeros({tasks, tasks}), at::full({tasks, tasks}, 100), at::arange(1, tasks + 1) * 100};
-  const RunConfig config = config_for("{name: ektm, hard: focal, gamma: 0.5}");
-  auto model = find_model("ektm", "test").make(config.model, spec, store);
-  store.flatten();
+  LoneEktm ektm("{name: ektm, hard: focal, gamma: 0.5}");
+  auto& [info, tasks, spec, store, model] = ektm;
   store.values().mul_(100);
   Context context;
   context.training = true;
@@ -234,17 +243,9 @@ TEST(Ektm, FocalLossOfSureRowsHasAFiniteGradient) {
 
 // The enhanced head may say who converts, not how many: outside training it predicts as many events as the base head, in the same order.
 TEST(Ektm, ServedEnhancedHeadsPredictAsManyEventsAsBaseHeads) {
-  const DatasetInfo info = toy_info("parallel");
-  ParameterStore store(3, at::kFloat);
-  ModelSpec spec;
-  spec.tasks = info.tasks;
-  spec.features = 6;
-  spec.columns = {{"user", 0, 2, true}, {"item", 2, 2, true}, {"price", 4, 1, false}, {"age", 5, 1, false}};
-  const int64_t tasks = static_cast<int64_t>(info.tasks.size()), rows = 512;
-  spec.task_weights.assign(info.tasks.size(), 1.0);
-  const RunConfig config = config_for("{name: ektm, serve: enhanced}");
-  auto model = find_model("ektm", "test").make(config.model, spec, store);
-  store.flatten();
+  LoneEktm ektm("{name: ektm, serve: enhanced}");
+  auto& [info, tasks, spec, store, model] = ektm;
+  const int64_t rows = 512;
   for (const auto& entry : store.entries())
     if (entry.name == "enhanced.bias") entry.tensor.detach().fill_(-0.7);  // as a mix that weighs more than 1 would have it
   const Targets targets = make_targets(toy_batch(info, rows, 1), tasks, at::kFloat);
