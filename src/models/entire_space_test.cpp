@@ -114,6 +114,10 @@ TEST(Paths, FewLabelsABatchMoveNoLossWhereTheirShareIsKnown) {
   EXPECT_NEAR(rate[2].item<double>(), 0.06, 0.003);
   EXPECT_NEAR(came[2].item<double>(), 0.12, 0.003);  // the weight of those that came to the cart
   EXPECT_LT(without[2].item<double>(), 0.055);       // what it mends
+  // Where nearly every row comes as far, they have their share too: it is not cut to what a batch gives at most beyond it.
+  const at::Tensor most = (at::arange(400) >= 20).to(at::kDouble), half = most * (at::arange(400) % 2).to(at::kDouble);
+  const Targets often = path_targets({at::stack({most, most}), at::stack({at::ones_like(most), half})}, {{"click", -1}, {"pay", 0}}, {1, 0.5});
+  EXPECT_NEAR(masked_mean(often.labels, often.weight)[1].item<double>(), 0.95, 1e-9);
   // Known to the last one: the same to the bit, told or not.
   const at::Tensor click = drawn(0.3), cart = click * drawn(0.4), pay = cart * drawn(0.5);
   const Targets all{at::stack({click, cart, pay}), at::stack({at::ones_like(click), click, cart})};

@@ -42,11 +42,11 @@ Targets path_targets(const Targets& targets, const std::vector<TaskInfo>& tasks,
       at::Tensor stand_for = of_came, without_seen = at::where(of_came > 0, 0, broke_off);
       if (const double share = known.empty() ? 0 : known[t]; share > 0 && share < 1) {
         // One of the n rows that came this far has its label with probability 1 - (1 - share)^n. In these batches they get the share of the mean
-        // that is theirs, over that probability; in the others they get none. More than kMost no batch can give them without being theirs alone.
+        // that is theirs, over that probability; in the others they get none. Beyond their own share they get kMost at most, lest the batch be theirs alone.
         constexpr double kMost = 0.9;
-        const at::Tensor of_all = weights[parent].sum(), any = 1 - at::pow(1 - share, (came > 0).sum().to(at::kDouble));
-        const at::Tensor theirs = at::clamp_max(of_came / (of_all * any.clamp_min(1e-12)), kMost).to(of_came.scalar_type());
-        stand_for = at::where(any < 1, (of_all - of_came) * theirs / (1 - theirs), of_came);
+        const at::Tensor share_of_mean = of_came / weights[parent].sum(), any = 1 - at::pow(1 - share, (came > 0).sum().to(at::kDouble));
+        const at::Tensor theirs = at::minimum(share_of_mean / any, share_of_mean.clamp_min(kMost)).to(of_came.scalar_type());
+        stand_for = broke_off.sum() * theirs / (1 - theirs);
         stand_for = at::where(stand_for > 0, stand_for, of_came);  // every row came this far
         without_seen = broke_off;
       }
