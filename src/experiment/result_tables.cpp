@@ -245,22 +245,40 @@ std::string tex_text(const std::string& text) {
   return result;
 }
 
+// More rows than a page holds need longtable, which no two-column page takes: only they have it.
+constexpr size_t kTexPageRows = 36;
+
 std::string tex_table(const ResultSection& section, const std::string& dataset) {
   const auto& table = section.table;
-  std::string text =
-      fmt::format("\\begin{{table}}\n\\caption{{{}: {}. {}}}\n\\label{{tab:{}-{}}}\n\\centering\n\\begin{{tabular}}{{{}{}}}\n\\toprule\n",
-                  tex_text(dataset), tex_text(section.title), tex_text(section.text.front()), dataset, section.key, std::string(table.left, 'l'),
-                  std::string(table.columns.size() - table.left, 'r'));
+  const bool pages = table.rows.size() > kTexPageRows;
+  const std::string caption = fmt::format("\\caption{{{}: {}. {}}}\n\\label{{tab:{}-{}}}", tex_text(dataset), tex_text(section.title),
+                                          tex_text(section.text.front()), dataset, section.key);
+  const std::string columns = std::string(table.left, 'l') + std::string(table.columns.size() - table.left, 'r');
   auto line = [](const std::vector<std::string>& cells) { return fmt::format("{} \\\\\n", fmt::join(cells, " & ")); };
   std::vector<std::string> cells;
   for (const auto& column : table.columns) cells.push_back(tex_text(column));
-  text += line(cells) + "\\midrule\n";
+  const std::string head = "\\toprule\n" + line(cells) + "\\midrule\n";
+  constexpr const char *kFloat = R"(\begin{{table}}
+{caption}
+\centering
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
+\begin{{tabular}}{{{columns}}}
+{head})",
+                       *kPages = R"({{\scriptsize\setlength{{\tabcolsep}}{{3pt}}
+\begin{{longtable}}{{{columns}}}
+{caption} \\
+{head}\endfirsthead
+{head}\endhead
+\bottomrule
+\endfoot
+)";
+  std::string text = fmt::format(fmt::runtime(pages ? kPages : kFloat), fmt::arg("caption", caption), fmt::arg("columns", columns), fmt::arg("head", head));
   for (const auto& row : table.rows) {
     cells.clear();
     for (const auto& cell : row) cells.push_back(cell.best ? "\\textbf{" + tex_text(cell.text) + "}" : tex_text(cell.text));
     text += line(cells);
   }
-  return text + "\\bottomrule\n\\end{tabular}\n\\end{table}\n\n";
+  return text + (pages ? "\\end{longtable}}\n\n" : "\\bottomrule\n\\end{tabular}}\n\\end{table}\n\n");
 }
 
 Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
@@ -534,7 +552,7 @@ std::string comparisons_csv(const std::vector<DatasetResults>& all) {
 }
 
 std::string results_tex(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
-  std::string text = "% Needs \\usepackage{booktabs}.\n";
+  std::string text = "% Needs \\usepackage{booktabs,graphicx}, and {longtable} for tables of more than a page.\n";
   for (const auto& warning : warnings) text += "% Note: " + warning + "\n";
   for (const auto& results : all)
     for (const auto& section : result_sections(results)) text += tex_table(section, results.name);

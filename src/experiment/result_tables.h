@@ -45,7 +45,7 @@ std::string with_results(const std::string& text, const std::string& name, const
 std::string results_csv(const std::vector<DatasetResults>& all);
 // Every difference, its intervals and p-values; of rolling cuts put together with the intervals over cuts in place of those over groups.
 std::string comparisons_csv(const std::vector<DatasetResults>& all);
-// Tables for \usepackage{booktabs}.
+// Tables for \usepackage{booktabs,graphicx}, made smaller where they are wider than the line; of more rows than a page holds for {longtable}.
 std::string results_tex(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 nlohmann::ordered_json results_json(const Plan& plan, const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings);
 
