@@ -126,7 +126,7 @@ def test_header_without_rows(raw):
 
 def test_header_lacks_a_column(raw):
     edit_line(raw / "train.csv", 1, lambda header: header.replace("age", "agee"))
-    expect_prepare_refuses(raw, "Data error", "train.csv", "'age'", "did you mean 'agee'?", "Correct")
+    expect_prepare_refuses(raw, "Data error", "train.csv", "'age'", "Did you mean 'agee'?", "Correct")
 
 
 def test_header_has_a_column_twice(raw):

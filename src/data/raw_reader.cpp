@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "data/arrow_check.h"
 #include "data/cell_texts.h"
@@ -178,11 +179,9 @@ struct RawReader::State {
     std::string place = "the file";
     if (!sides.empty()) place = "neither the file nor a side table";
     for (const auto& side : sides) known.insert(known.end(), side->names().begin(), side->names().end());
-    std::string near = nearest_name(column, known);
-    fail(ErrorKind::Data, file().path.string(), "{} {} the column '{}'{}{} Correct the schema or the data.", place,
-         sides.empty() ? "lacks" : "has", column, purpose,
-         near.empty() ? fmt::format("; its columns are: {}.", fmt::join(source->names(), ", "))
-                      : fmt::format("; did you mean '{}'?", near));
+    const std::string near = did_you_mean(column, known);
+    fail(ErrorKind::Data, file().path.string(), "{} {} the column '{}'{}.{} Correct the schema or the data.", place, sides.empty() ? "lacks" : "has",
+         column, purpose, near.empty() ? fmt::format(" Its columns are: {}.", fmt::join(source->names(), ", ")) : near);
   }
 
   // The columns that side tables must hold: the needed ones, and keys of later joins.

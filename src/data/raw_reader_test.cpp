@@ -262,8 +262,8 @@ TEST_F(RawReaderTest, EmptyFile) {
 TEST_F(RawReaderTest, HeaderLacksAColumnOrHasItTwice) {
   std::string file = write("a.csv", "user_id,video,video\n1,2,3\n");
   expect_error(error_of({file}, {"user_id", "usr_id"}), ErrorKind::Data, file,
-               {"lacks the column 'usr_id'", "did you mean 'user_id'?"});
-  expect_error(error_of({file}, {"something_else"}), ErrorKind::Data, file, {"its columns are: user_id, video, video"});
+               {"lacks the column 'usr_id'", "Did you mean 'user_id'?"});
+  expect_error(error_of({file}, {"something_else"}), ErrorKind::Data, file, {"Its columns are: user_id, video, video"});
   expect_error(error_of({file}, {"video"}), ErrorKind::Data, file, {"'video'", "2 times", "expected once"});
   EXPECT_EQ(read({file}, {"user_id"}), (Rows{{"1"}}));  // harmless when it is not needed
 }
@@ -853,7 +853,7 @@ TEST_F(RawReaderTest, AmbiguousAndLackingColumns) {
   write("b.csv", "item\n7\n");
   expect_error(error_of({path("b.csv")}, {"age"}), ErrorKind::Data, path("b.csv"), {"'user'", "the key of " + path("users.csv")});
   schema_.joins = {{"users.csv", "usr"}};
-  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"key column 'usr'", "did you mean 'user'?"});
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"key column 'usr'", "Did you mean 'user'?"});
   write("users.csv", "user,age,age\n1,30,31\n");
   schema_.joins = {{"users.csv", "user"}};
   expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"'age'", "more than once"});
@@ -966,7 +966,7 @@ TEST_F(RawReaderTest, AConditionLeavesRowsOfASideTableOut) {
   schema_.joins[0].where = "valid > 0";
   expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv") + ", row 2 (line 3), column valid", {"'x'"});
   schema_.joins[0].where = "vald == 1";
-  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"`where`", "'vald'", "did you mean 'valid'?"});
+  expect_error(error_of({file}, {"age"}), ErrorKind::Data, path("users.csv"), {"`where`", "'vald'", "Did you mean 'valid'?"});
   write("users.csv", "user,age,valid\n1,30,0\n");
   schema_.joins[0] = {"users.csv", "user", false, "", "user_"};
   EXPECT_EQ(read({file}, {"user_age"}), (Rows{{"30"}, {"~"}, {"~"}}));

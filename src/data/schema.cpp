@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/hash.h"
@@ -39,8 +40,8 @@ std::vector<std::string> names_of(const std::vector<T>& items) {
 
 // " Did you mean 'x'?" or " Known here: a, b."
 std::string suggestion(const std::string& word, const std::vector<std::string>& known) {
-  std::string near = nearest_name(word, known);
-  return near.empty() ? fmt::format(" Known here: {}.", fmt::join(known, ", ")) : fmt::format(" Did you mean '{}'?", near);
+  const std::string near = did_you_mean(word, known);
+  return near.empty() ? fmt::format(" Known here: {}.", fmt::join(known, ", ")) : near;
 }
 
 class SchemaParser {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/did_you_mean.h"
 #include "base/error.h"
 #include "data/arrow_check.h"
 
@@ -36,11 +37,9 @@ SideTable::SideTable(const Join& join, const std::filesystem::path& path, const 
 
 void SideTable::require(const std::string& column, const char* role) const {
   const int64_t count = std::count(raw_names_.begin(), raw_names_.end(), column);
-  if (count == 0) {
-    std::string near = nearest_name(column, raw_names_);
-    fail(ErrorKind::Data, shown_path(), "the side table lacks the {} '{}'{} Correct the schema's join or the file.", role, column,
-         near.empty() ? "." : fmt::format("; did you mean '{}'?", near));
-  }
+  if (count == 0)
+    fail(ErrorKind::Data, shown_path(), "the side table lacks the {} '{}'.{} Correct the schema's join or the file.", role, column,
+         did_you_mean(column, raw_names_));
   if (count > 1) fail(ErrorKind::Data, shown_path(), "the column '{}' stands in the header {} times; expected once.", column, count);
 }
 
