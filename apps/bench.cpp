@@ -104,7 +104,7 @@ void run(const Arguments& arguments) {
   for (auto& chapter : chapters) {
     options.work = chapter.places.work;
     RunnerOutcome outcome;
-    if (chapters.size() > 1) log_info("{}: {}", chapter.file, chapter.plan.title);
+    if (chapters.size() > 1) log_info("plan {} of {}, {}: {}", results.size() + 1, chapters.size(), chapter.file, chapter.plan.title);
     try {
       outcome = carry_out(chapter.plan, options);
     } catch (const Interrupted&) {
