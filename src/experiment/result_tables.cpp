@@ -554,8 +554,10 @@ std::string comparisons_csv(const std::vector<DatasetResults>& all) {
 std::string results_tex(const std::vector<DatasetResults>& all, const std::vector<std::string>& warnings) {
   std::string text = "% Needs \\usepackage{booktabs,graphicx}, and {longtable} for tables of more than a page.\n";
   for (const auto& warning : warnings) text += "% Note: " + warning + "\n";
-  for (const auto& results : all)
+  for (const auto& results : all) {
     for (const auto& section : result_sections(results)) text += tex_table(section, results.name);
+    text += "\\clearpage\n\n";  // TeX holds back a few dozen floats at most
+  }
   for (const auto& rolling : rolling_results(all))
     for (const auto& section : rolling_sections(rolling)) text += tex_table(section, rolling.name);
   return text;

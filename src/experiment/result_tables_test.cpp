@@ -30,6 +30,7 @@ TEST(ResultTables, ATexTableOfMoreThanAPageGoesOverPages) {
   const auto shorter = results_tex({results_of(36)}, {}), longer = results_tex({results_of(37)}, {});
   EXPECT_EQ(count(shorter, "longtable}{"), 0u);
   EXPECT_GT(count(shorter, "\\begin{tabular}{"), 5u);
+  EXPECT_EQ(count(results_tex({results_of(2), results_of(2)}, {}), "\\clearpage\n"), 2u);
   // Every table of models is long; the one of tasks has one row.
   EXPECT_EQ(count(longer, "\\begin{tabular}{"), 1u);
   EXPECT_EQ(count(longer, "\\begin{longtable}{"), count(shorter, "\\begin{tabular}{") - 1);
